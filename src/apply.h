@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply.h
+ *	  The one path of a batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_APPLY_H
+#define RSINK_APPLY_H
+
+#include "batch.h"
+#include "sink.h"
+
+typedef struct RsinkApply RsinkApply;
+
+extern RsinkApply *rsink_apply_begin(RsinkSink *sink, bool settling);
+extern void rsink_apply_skip(RsinkApply *apply, int64 n);
+extern void rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n);
+extern void rsink_apply_end(RsinkApply *apply, RsinkCounts *counts);
+
+#endif							/* RSINK_APPLY_H */

@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *	  The extension's tables as C sees them, and how rows get into them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "utils/lsyscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+/*
+ * The OID of one of the extension's tables. Raises undefined_table where the
+ * extension isn't installed in this database.
+ */
+Oid
+rsink_catalog_relid(const char *name)
+{
+	Oid			schema = get_namespace_oid(RSINK_SCHEMA, true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s.%s\" does not exist", RSINK_SCHEMA, name),
+				 errhint("Run CREATE EXTENSION revenue_sink in this database.")));
+	return relid;
+}
+
+/* Open a table and its indexes for inserting; takes RowExclusiveLock. */
+void
+rsink_table_open(RsinkTable *table, Oid relid)
+{
+	table->rel = table_open(relid, RowExclusiveLock);
+	table->indexes = CatalogOpenIndexes(table->rel);
+}
+
+/* The same for one of the extension's own tables. */
+void
+rsink_table_open_named(RsinkTable *table, const char *name)
+{
+	rsink_table_open(table, rsink_catalog_relid(name));
+}
+
+/* Insert a row; its address is in tuple->t_self afterwards. */
+void
+rsink_table_insert(RsinkTable *table, HeapTuple tuple)
+{
+	CatalogTupleInsertWithInfo(table->rel, tuple, table->indexes);
+}
+
+/* The same from an array of values. */
+void
+rsink_table_insert_values(RsinkTable *table, Datum *values, bool *nulls)
+{
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(table->rel), values, nulls);
+
+	rsink_table_insert(table, tuple);
+	heap_freetuple(tuple);
+}
+
+/* Close it; the lock stays until the end of the transaction. */
+void
+rsink_table_close(RsinkTable *table)
+{
+	CatalogCloseIndexes(table->indexes);
+	table_close(table->rel, NoLock);
+}
+
+/* The index of a table whose first column is attnum. */
+Oid
+rsink_table_index(Relation rel, int attnum)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	Oid			result = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (index->rd_index->indkey.values[0] == attnum && index->rd_index->indisvalid)
+			result = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(result))
+			break;
+	}
+	list_free(indexes);
+	if (!OidIsValid(result))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no index on its column %d",
+						RelationGetRelationName(rel), attnum),
+				 errhint("Create the index again as a new sink has it.")));
+	return result;
+}

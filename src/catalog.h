@@ -1,0 +1,134 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *	  The extension's tables as C sees them, and how rows get into them.
+ *
+ * Column numbers here follow sql/revenue_sink--1.0.sql. Rows are inserted
+ * without the executor, so the privileges of the tables themselves stay with
+ * their owners: what a role may do is decided by the functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_CATALOG_H
+#define RSINK_CATALOG_H
+
+#include "access/htup.h"
+#include "catalog/indexing.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+#define RSINK_SCHEMA "revenue_sink"
+
+#define Anum_catalog_id				1
+#define Anum_catalog_name			2
+#define Anum_catalog_mode			3
+#define Anum_catalog_bucket			4
+#define Anum_catalog_dedup_window	5
+#define Anum_catalog_max_future		6
+#define Anum_catalog_late_policy	7
+#define Anum_catalog_on_bad_event	8
+#define Anum_catalog_fact			9
+#define Anum_catalog_ingest			10
+#define Anum_catalog_seen			11
+#define Anum_catalog_spill			12
+#define Anum_catalog_delta			13
+#define Anum_catalog_total			14
+#define Anum_catalog_hash_key		15
+#define Natts_catalog				15
+
+#define Anum_state_sink_id			1
+#define Anum_state_watermark		2
+#define Anum_state_horizon			3
+#define Anum_state_expired			4
+#define Natts_state					4
+
+#define Anum_seen_oldest			1
+#define Anum_seen_newest			2
+#define Anum_seen_events			3
+#define Anum_seen_fingerprints		4
+#define Natts_seen					4
+
+#define Anum_spill_hi				1
+#define Anum_spill_lo				2
+#define Anum_spill_payload			3
+#define Anum_spill_event_time		4
+#define Natts_spill					4
+
+#define Anum_delta_minute			1
+#define Anum_delta_group_key		2
+#define Anum_delta_revenue			3
+#define Anum_delta_events			4
+#define Natts_delta					4
+
+#define Anum_version_minute			1
+#define Anum_version_group_key		2
+#define Anum_version_revenue		3
+#define Anum_version_version		4
+#define Anum_version_epoch			5
+#define Anum_version_number			6
+#define Anum_version_sequence		7
+#define Natts_version				7
+
+#define Anum_deferred_sink_id		1
+#define Anum_deferred_order_id		2
+#define Anum_deferred_event_id		3
+#define Anum_deferred_event_time	4
+#define Anum_deferred_amount		5
+#define Anum_deferred_group_key		6
+#define Anum_deferred_deferred_at	7
+#define Natts_deferred				7
+
+#define Anum_rejected_sink_id		1
+#define Anum_rejected_digest		2
+#define Anum_rejected_reason		3
+#define Anum_rejected_order_id		4
+#define Anum_rejected_event_id		5
+#define Anum_rejected_event_time	6
+#define Anum_rejected_amount		7
+#define Anum_rejected_group_key		8
+#define Anum_rejected_rejected_at	9
+#define Natts_rejected				9
+
+#define Anum_epoch_sink_id			1
+#define Anum_epoch_job				2
+#define Anum_epoch_writer			3
+#define Anum_epoch_epoch			4
+#define Anum_epoch_opened_at		5
+#define Natts_epoch					5
+
+#define Anum_ledger_sink_id			1
+#define Anum_ledger_job				2
+#define Anum_ledger_writer			3
+#define Anum_ledger_epoch			4
+#define Anum_ledger_number			5
+#define Anum_ledger_last			6
+#define Anum_ledger_events			7
+#define Anum_ledger_newest			8
+#define Anum_ledger_ended_at		9
+#define Natts_ledger				9
+
+#define Anum_offset_sink_id			1
+#define Anum_offset_source			2
+#define Anum_offset_partition		3
+#define Anum_offset_next_offset		4
+#define Anum_offset_epoch			5
+#define Anum_offset_number			6
+#define Anum_offset_sequence		7
+#define Natts_offset				7
+
+/* A table with its indexes, open for inserting rows. */
+typedef struct RsinkTable
+{
+	Relation	rel;
+	CatalogIndexState indexes;
+} RsinkTable;
+
+extern Oid	rsink_catalog_relid(const char *name);
+extern void rsink_table_open(RsinkTable *table, Oid relid);
+extern void rsink_table_open_named(RsinkTable *table, const char *name);
+extern void rsink_table_insert(RsinkTable *table, HeapTuple tuple);
+extern void rsink_table_insert_values(RsinkTable *table, Datum *values, bool *nulls);
+extern void rsink_table_close(RsinkTable *table);
+extern Oid	rsink_table_index(Relation rel, int attnum);
+
+#endif							/* RSINK_CATALOG_H */

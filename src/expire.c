@@ -1,0 +1,340 @@
+/*-------------------------------------------------------------------------
+ *
+ * expire.c
+ *	  The horizon, and forgetting what lies behind it.
+ *
+ * An event at or before the horizon is late: it can't be told from a duplicate
+ * any more. So the horizon must be up, for everybody, before the first row
+ * behind it is deleted; and an entry may only leave the index when the row's
+ * deletion has committed, because until then the row may come back.
+ *
+ * The horizon is the watermark less the dedup window, held back by what isn't
+ * decided yet: deferred events, and events in open or prepared transactions.
+ * If those roll back, their events will be delivered again and must not be
+ * late then.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "expire.h"
+#include "spi_util.h"
+#include "writer.h"
+
+/* Rows that one call deletes at most; there is always a next round. */
+#define EXPIRE_ROWS 10000
+
+/* Entries that leave the index in one hold of the section. */
+#define FORGET_HOLD 4096
+
+typedef struct Entry
+{
+	RsinkFingerprint fp;
+	ItemPointerData tid;
+} Entry;
+
+int			rsink_writer_idle = 300;	/* seconds */
+
+/* What to do in shared memory when this transaction ends. */
+static RsinkShared *forget_shared;
+static int32 forget_sink;
+static Entry *forget;			/* in TopTransactionContext */
+static Size nforget;
+static Size maxforget;
+
+static RsinkShared *raised_shared;	/* whose horizon we have raised, */
+static int32 raised_sink;
+static TimestampTz raised_from; /* and where it was */
+
+/* Remove an entry from the index once this transaction has committed. */
+void
+rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp, const ItemPointerData *tid)
+{
+	if (nforget > 0 && forget_sink != sink->id)
+		return;					/* an entry too many does no harm */
+	forget_shared = sink->shared;
+	forget_sink = sink->id;
+	if (nforget == maxforget)
+	{
+		Size		size = Max(maxforget * 2, FORGET_HOLD);
+
+		if (forget == NULL)
+			forget = MemoryContextAllocHuge(TopTransactionContext, size * sizeof(Entry));
+		else
+			forget = repalloc_huge(forget, size * sizeof(Entry));
+		maxforget = size;
+	}
+	forget[nforget].fp = *fp;
+	forget[nforget++].tid = *tid;
+}
+
+static void
+forget_entries(void)
+{
+	for (Size from = 0; from < nforget; from += FORGET_HOLD)
+	{
+		LWLockAcquire(&forget_shared->lock, LW_EXCLUSIVE);
+		if (forget_shared->id == forget_sink)
+			for (Size i = from; i < Min(from + FORGET_HOLD, nforget); i++)
+				rsink_index_remove(&forget_shared->index, &forget[i].fp, &forget[i].tid);
+		LWLockRelease(&forget_shared->lock);
+	}
+}
+
+static void
+lower_horizon(void)
+{
+	if (raised_shared == NULL)
+		return;
+	LWLockAcquire(&raised_shared->lock, LW_EXCLUSIVE);
+	if (raised_shared->id == raised_sink)
+		raised_shared->horizon = raised_from;
+	LWLockRelease(&raised_shared->lock);
+}
+
+static void
+drop_plans(void)
+{
+	forget = NULL;
+	nforget = maxforget = 0;
+	raised_shared = NULL;
+	rsink_seen_deleting = false;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT)
+		forget_entries();
+	else if (event == XACT_EVENT_ABORT)
+		lower_horizon();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		drop_plans();
+}
+
+/*
+ * A savepoint's rollback may bring deleted rows back. Which of them is not
+ * worth knowing: entries that stay too long do no harm.
+ */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		lower_horizon();
+		raised_shared = NULL;
+		nforget = 0;
+	}
+}
+
+/* Called once a process, from _PG_init. */
+void
+rsink_init_expire(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/*
+ * The watermark, as of the current snapshot: the least of the live writers'
+ * newest event times; without live writers the newest event time there is.
+ */
+static TimestampTz
+read_watermark(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT min(newest) FROM (SELECT max(newest) AS newest FROM revenue_sink.batch "
+			  "  WHERE sink_id = %d GROUP BY job, writer "
+			  "  HAVING max(ended_at) > now() - make_interval(secs => %d)) AS live",
+			  sink->id, rsink_writer_idle);
+	if (rsink_spi_int64(0, 1, DT_NOBEGIN) != DT_NOBEGIN)
+		return rsink_spi_int64(0, 1, DT_NOBEGIN);
+	rsink_spi(SPI_OK_SELECT, "SELECT max(newest) FROM revenue_sink.%s", get_rel_name(sink->seen));
+	return rsink_spi_int64(0, 1, DT_NOBEGIN);
+}
+
+/* Lower the candidate below all events that are put aside or undecided. */
+static TimestampTz
+hold_back(RsinkSeen *seen, TimestampTz candidate)
+{
+	Relation	deferred = table_open(rsink_catalog_relid("deferred_event"), AccessShareLock);
+	Relation	pages = seen->pages.rel;
+	SnapshotData dirty;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, Anum_deferred_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(seen->sink->id));
+	scan = systable_beginscan(deferred, rsink_table_index(deferred, Anum_deferred_sink_id), true,
+							  &dirty, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TimestampTz time = DatumGetTimestampTz(heap_getattr(tuple, Anum_deferred_event_time,
+															RelationGetDescr(deferred), &isnull));
+
+		candidate = Min(candidate, time - 1);
+	}
+	systable_endscan(scan);
+	table_close(deferred, AccessShareLock);
+
+	ScanKeyInit(&key, Anum_seen_oldest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(candidate));
+	scan = systable_beginscan(pages, rsink_table_index(pages, Anum_seen_oldest), true,
+							  &dirty, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+
+		if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsCurrentTransactionId(xmin))
+		{
+			TimestampTz time = DatumGetTimestampTz(heap_getattr(tuple, Anum_seen_oldest,
+																RelationGetDescr(pages), &isnull));
+
+			candidate = Min(candidate, time - 1);
+		}
+	}
+	systable_endscan(scan);
+	return candidate;
+}
+
+/*
+ * Raise the shared horizon to the candidate, or as far as undecided events
+ * let it. A claim made while we look at the tables shows in low_claim.
+ */
+static TimestampTz
+raise_horizon(RsinkSeen *seen, TimestampTz candidate)
+{
+	RsinkShared *shared = seen->shared;
+	TimestampTz horizon;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->low_claim = DT_NOEND;
+	horizon = shared->horizon;
+	LWLockRelease(&shared->lock);
+	if (candidate <= horizon || (candidate = hold_back(seen, candidate)) <= horizon)
+		return horizon;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (shared->low_claim != DT_NOEND)
+		candidate = Min(candidate, shared->low_claim - 1);
+	if (candidate > shared->horizon)
+	{
+		if (raised_shared == NULL)
+		{
+			raised_shared = shared;
+			raised_sink = seen->sink->id;
+			raised_from = shared->horizon;
+		}
+		shared->horizon = candidate;
+	}
+	horizon = shared->horizon;
+	LWLockRelease(&shared->lock);
+	return horizon;
+}
+
+/* Delete page rows whose every event is behind the horizon. */
+static int64
+delete_rows(RsinkSeen *seen, TimestampTz horizon, int64 *events)
+{
+	Relation	pages = seen->pages.rel;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		removed = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_seen_newest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(horizon));
+	scan = systable_beginscan(pages, rsink_table_index(pages, Anum_seen_newest), true,
+							  snapshot, 1, &key);
+	while (removed < EXPIRE_ROWS && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		RsinkPage	page;
+
+		rsink_page_deform(RelationGetDescr(pages), tuple, &page);
+		for (int i = 0; i < page.n; i++)
+		{
+			RsinkFingerprint fp;
+
+			rsink_page_key(&page, i, &fp);
+			rsink_forget_entry(seen->sink, &fp, &tuple->t_self);
+		}
+		rsink_seen_deleting = true;
+		CatalogTupleDelete(pages, &tuple->t_self);
+		*events += page.n;
+		removed++;
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	return removed;
+}
+
+/*
+ * Expire what the dedup window no longer covers, in the current transaction;
+ * returns the rows removed. Caller holds the maintenance lock.
+ */
+int64
+rsink_expire(RsinkSink *sink)
+{
+	RsinkSeen	seen;
+	RsinkSpi	spi;
+	TimestampTz watermark;
+	TimestampTz horizon;
+	int64		removed;
+	int64		events = 0;
+
+	if (sink->totals)
+		return 0;
+	rsink_seen_begin(&seen, sink, false);
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT, "SELECT watermark, horizon FROM revenue_sink.sink_state WHERE sink_id = %d",
+			  sink->id);
+	watermark = SPI_processed > 0 ? rsink_spi_int64(0, 1, DT_NOBEGIN) : DT_NOBEGIN;
+	horizon = SPI_processed > 0 ? rsink_spi_int64(0, 2, DT_NOBEGIN) : DT_NOBEGIN;
+
+	/* a restore may have brought a horizon that shared memory doesn't know */
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	sink->shared->horizon = Max(sink->shared->horizon, horizon);
+	LWLockRelease(&sink->shared->lock);
+
+	if (horizon == DT_NOBEGIN || read_watermark(sink) > watermark)
+		watermark = Max(watermark, read_watermark(sink));
+	if (watermark != DT_NOBEGIN)
+		horizon = raise_horizon(&seen, watermark - sink->dedup_window);
+	removed = horizon == DT_NOBEGIN ? 0 : delete_rows(&seen, horizon, &events);
+	if (horizon != DT_NOBEGIN && sink->shared->spilled)
+		removed += rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE event_time <= '%s'",
+							 get_rel_name(sink->spill), timestamptz_to_str(horizon));
+	rsink_spi(SPI_OK_INSERT,
+			  "INSERT INTO revenue_sink.sink_state AS s (sink_id, watermark, horizon, expired) "
+			  "VALUES (%d, %s, %s, " INT64_FORMAT ") ON CONFLICT (sink_id) DO UPDATE "
+			  "SET watermark = EXCLUDED.watermark, horizon = EXCLUDED.horizon, "
+			  "expired = s.expired + EXCLUDED.expired "
+			  "WHERE (s.watermark, s.horizon, 0) IS DISTINCT FROM "
+			  "(EXCLUDED.watermark, EXCLUDED.horizon, EXCLUDED.expired)",
+			  sink->id,
+			  watermark == DT_NOBEGIN ? "NULL" : quote_literal_cstr(pstrdup(timestamptz_to_str(watermark))),
+			  horizon == DT_NOBEGIN ? "NULL" : quote_literal_cstr(pstrdup(timestamptz_to_str(horizon))),
+			  events);
+	rsink_spi_end(&spi);
+	rsink_seen_end(&seen);
+	return removed;
+}

@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * expire.h
+ *	  The rounds that keep a sink small: merge, expire, pack, fold.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_EXPIRE_H
+#define RSINK_EXPIRE_H
+
+#include "seen.h"
+
+extern int	rsink_writer_idle;
+extern int	rsink_rejected_retention;
+
+/* maintain.c */
+extern bool rsink_maintenance_lock(const RsinkSink *sink, bool wait);
+extern int64 rsink_settle(RsinkSink *sink);
+extern int64 rsink_merge_deltas(RsinkSink *sink);
+extern void rsink_fold(RsinkSink *sink);
+
+/* expire.c */
+extern int64 rsink_expire(RsinkSink *sink);
+extern void rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp,
+							   const ItemPointerData *tid);
+extern void rsink_init_expire(void);
+
+/* pack.c */
+extern int64 rsink_pack(RsinkSink *sink);
+
+#endif							/* RSINK_EXPIRE_H */

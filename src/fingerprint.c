@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * fingerprint.c
+ *	  The keyed hash by which an event is known again.
+ *
+ * SipHash-2-4 of libsodium, with a random key a sink: without the key nobody
+ * can craft two events that look like one. The lengths are hashed with the
+ * strings, so that ('ab', 'c') and ('a', 'bc') differ.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sodium.h>
+
+#include "amount.h"
+#include "batch.h"
+#include "fingerprint.h"
+
+StaticAssertDecl(crypto_shorthash_siphashx24_KEYBYTES == RSINK_HASH_KEY_BYTES,
+				 "a sink's key is a SipHash key");
+
+/* The identity part of a fingerprint. Ids are at most RSINK_ID_MAX bytes. */
+void
+rsink_fingerprint_id(const unsigned char *key,
+					 const char *order_id, int order_len,
+					 const char *event_id, int event_len,
+					 RsinkFingerprint *fp)
+{
+	unsigned char buf[sizeof(int32) + 2 * RSINK_ID_MAX];
+	uint64		out[2];
+
+	Assert(order_len <= RSINK_ID_MAX && event_len <= RSINK_ID_MAX);
+	memcpy(buf, &order_len, sizeof(int32));
+	memcpy(buf + sizeof(int32), order_id, order_len);
+	memcpy(buf + sizeof(int32) + order_len, event_id, event_len);
+	crypto_shorthash_siphashx24((unsigned char *) out, buf,
+								sizeof(int32) + order_len + event_len, key);
+	fp->hi = out[0];
+	fp->lo = out[1];
+	fp->payload = 0;
+}
+
+/* The whole fingerprint of a valid event. */
+void
+rsink_fingerprint(const unsigned char *key, const RsinkEvent *event,
+				  RsinkFingerprint *fp)
+{
+	char		buf[sizeof(TimestampTz) + 256 + RSINK_ID_MAX];
+	int			len = sizeof(TimestampTz);
+	uint64		out;
+
+	rsink_fingerprint_id(key, event->order_id, event->order_len,
+						 event->event_id, event->event_len, fp);
+	memcpy(buf, &event->event_time, sizeof(TimestampTz));
+	len += rsink_amount_canonical(event->amount, buf + len, 256);
+	if (event->group_len > 0)
+		memcpy(buf + len, event->group_key, event->group_len);
+	len += event->group_len;
+	crypto_shorthash_siphash24((unsigned char *) &out, (unsigned char *) buf, len, key);
+	fp->payload = (uint32) out;
+}

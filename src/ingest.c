@@ -1,0 +1,309 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest.c
+ *	  The table-like door: INSERT and COPY into the ingest view.
+ *
+ * An INSTEAD OF ROW trigger collects rows and takes a slice at a time through
+ * the path of a batch; an AFTER STATEMENT trigger does the rest. What is
+ * collected belongs to one view and one subtransaction: a statement ends in
+ * the subtransaction in which it began, so its rows are either flushed by its
+ * own end, or die with the subtransaction that it failed in. Rows that a
+ * COMMIT would find unflushed are a fault, not a loss: the commit fails.
+ *
+ * With session_replication_role = replica such triggers don't fire, and rows
+ * would vanish behind a friendly command tag; a hook refuses those statements.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "apply.h"
+#include "compat.h"
+#include "ingest.h"
+#include "seen.h"
+#include "totals.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_ingest);
+
+/* Rows to collect, at most, and bytes, before they are applied. */
+#define COLLECT_ROWS	RSINK_SLICE_MAX
+#define COLLECT_BYTES	(16 * 1024 * 1024)
+
+/* The rows collected for one view in one subtransaction. */
+typedef struct Collected
+{
+	Oid			view;
+	SubTransactionId subid;
+	RsinkSink  *sink;
+	MemoryContext context;		/* all of this, child of TopTransactionContext */
+	MemoryContext rows;			/* what the events point to */
+	RsinkEvent *events;
+	int			n;
+	Size		bytes;
+	int64		total;			/* versions inserted, in mode 'totals' */
+	struct Collected *next;
+} Collected;
+
+static Collected *collected;
+static ExecutorCheckPerms_hook_type next_check_perms;
+
+static Collected *
+collected_for(Oid view)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	MemoryContext context;
+	Collected  *c;
+
+	for (c = collected; c != NULL; c = c->next)
+		if (c->view == view && c->subid == subid)
+			return c;
+	context = AllocSetContextCreate(TopTransactionContext, "revenue_sink ingest",
+									ALLOCSET_DEFAULT_SIZES);
+	c = MemoryContextAllocZero(context, sizeof(Collected));
+	c->view = view;
+	c->subid = subid;
+	c->sink = rsink_sink_by_ingest(view);
+	c->context = context;
+	c->rows = AllocSetContextCreate(context, "revenue_sink ingest rows", ALLOCSET_DEFAULT_SIZES);
+	c->next = collected;
+	PreventCommandIfReadOnly("INSERT");
+	collected = c;
+	return c;
+}
+
+static void
+forget_collected(Collected *gone)
+{
+	for (Collected **link = &collected; *link != NULL; link = &(*link)->next)
+	{
+		if (*link == gone)
+		{
+			*link = gone->next;
+			break;
+		}
+	}
+	MemoryContextDelete(gone->context);
+}
+
+static void
+flush_events(Collected *c)
+{
+	RsinkCounts counts = {{0}};
+	RsinkApply *apply = rsink_apply_begin(c->sink, false);
+
+	rsink_apply_skip(apply, c->total);
+	rsink_apply_events(apply, c->events, c->n);
+	rsink_apply_end(apply, &counts);
+	c->total += c->n;
+	c->n = 0;
+	c->bytes = 0;
+	MemoryContextReset(c->rows);
+}
+
+static const char *
+copy_text(Collected *c, TupleTableSlot *slot, int attnum, int32 *len)
+{
+	struct varlena *value;
+	char	   *copy;
+
+	*len = 0;
+	if (slot->tts_isnull[attnum - 1])
+		return NULL;
+	value = PG_DETOAST_DATUM_PACKED(slot->tts_values[attnum - 1]);
+	*len = VARSIZE_ANY_EXHDR(value);
+	copy = MemoryContextAlloc(c->rows, *len + 1);
+	memcpy(copy, VARDATA_ANY(value), *len);
+	c->bytes += *len;
+	return copy;
+}
+
+/* Columns (order_id, event_id, event_time, amount, group_key). */
+static void
+collect_event(Collected *c, TupleTableSlot *slot)
+{
+	RsinkEvent *event;
+
+	if (c->events == NULL)
+		c->events = MemoryContextAlloc(c->context, COLLECT_ROWS * sizeof(RsinkEvent));
+	event = &c->events[c->n];
+	event->order_id = copy_text(c, slot, 1, &event->order_len);
+	event->event_id = copy_text(c, slot, 2, &event->event_len);
+	event->time_isnull = slot->tts_isnull[2];
+	event->event_time = event->time_isnull ? 0 : DatumGetTimestampTz(slot->tts_values[2]);
+	event->amount = NULL;
+	if (!slot->tts_isnull[3])
+	{
+		struct varlena *amount = PG_DETOAST_DATUM(slot->tts_values[3]);
+
+		event->amount = MemoryContextAlloc(c->rows, VARSIZE_ANY(amount));
+		memcpy(event->amount, amount, VARSIZE_ANY(amount));
+		c->bytes += VARSIZE_ANY(amount);
+	}
+	event->group_key = copy_text(c, slot, 5, &event->group_len);
+	if (++c->n == COLLECT_ROWS || c->bytes > COLLECT_BYTES)
+		flush_events(c);
+}
+
+/* Columns (minute, group_key, revenue, version). */
+static void
+insert_total(Collected *c, TupleTableSlot *slot)
+{
+	RsinkCounts counts = {{0}};
+	RsinkTable	versions;
+	RsinkTotal	total;
+
+	total.minute_isnull = slot->tts_isnull[0];
+	total.minute = total.minute_isnull ? 0 : DatumGetTimestampTz(slot->tts_values[0]);
+	total.group_key = slot->tts_isnull[1] ? NULL : DatumGetTextPP(slot->tts_values[1]);
+	total.revenue = slot->tts_isnull[2] ? NULL : DatumGetNumeric(slot->tts_values[2]);
+	total.version_isnull = slot->tts_isnull[3];
+	total.version = total.version_isnull ? 0 : DatumGetInt64(slot->tts_values[3]);
+	rsink_table_open(&versions, c->sink->delta);
+	rsink_total_insert(c->sink, &versions, &total, ++c->total);
+	rsink_table_close(&versions);
+	counts.n[RSINK_APPLIED] = 1;
+	rsink_writer_note(c->sink, 1, DT_NOBEGIN);
+	rsink_writer_count(c->sink, &counts);
+}
+
+/*
+ * Both triggers of an ingest view. The row is returned as it came, so that
+ * command tag and RETURNING are those of a table.
+ */
+Datum
+revenue_sink_ingest(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Collected  *c;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("revenue_sink.ingest() is a trigger for INSERT on ingest views")));
+	c = collected_for(RelationGetRelid(trigger->tg_relation));
+	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+	{
+		slot_getallattrs(trigger->tg_trigslot);
+		if (c->sink->totals)
+			insert_total(c, trigger->tg_trigslot);
+		else
+			collect_event(c, trigger->tg_trigslot);
+		return PointerGetDatum(trigger->tg_trigtuple);
+	}
+	if (c->n > 0)
+		flush_events(c);
+	forget_collected(c);
+	return PointerGetDatum(NULL);
+}
+
+static void
+refuse_silent_loss(Oid relid, AclMode needed)
+{
+	if ((needed & ACL_INSERT) != 0 && get_rel_relkind(relid) == RELKIND_VIEW &&
+		rsink_is_ingest_view(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot insert into ingest view \"%s\" with session_replication_role = replica",
+						get_rel_name(relid)),
+				 errdetail("Its triggers don't fire then, and the events would be lost."),
+				 errhint("SET session_replication_role = origin, or call revenue_sink.apply().")));
+}
+
+#if PG_VERSION_NUM >= 160000
+static bool
+check_perms(List *rangetable, List *permissions, bool raise)
+#else
+static bool
+check_perms(List *rangetable, bool raise)
+#endif
+{
+	ListCell   *lc;
+
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+	{
+#if PG_VERSION_NUM >= 160000
+		foreach(lc, permissions)
+		{
+			RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, lc);
+
+			refuse_silent_loss(info->relid, info->requiredPerms);
+		}
+#else
+		foreach(lc, rangetable)
+		{
+			RangeTblEntry *entry = lfirst_node(RangeTblEntry, lc);
+
+			if (entry->rtekind == RTE_RELATION)
+				refuse_silent_loss(entry->relid, entry->requiredPerms);
+		}
+#endif
+	}
+#if PG_VERSION_NUM >= 160000
+	return next_check_perms ? next_check_perms(rangetable, permissions, raise) : true;
+#else
+	return next_check_perms ? next_check_perms(rangetable, raise) : true;
+#endif
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (collected != NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_EXCEPTION),
+						 errmsg("%d events for sink \"%s\" have not been applied",
+								collected->n, collected->sink->name),
+						 errhint("The statement trigger of the ingest view didn't fire; ROLLBACK and see that both of its triggers are there.")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			collected = NULL;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	Collected  *next;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	for (Collected *c = collected; c != NULL; c = next)
+	{
+		next = c->next;
+		if (c->subid == mine)
+			forget_collected(c);
+	}
+}
+
+/* Called once a process, from _PG_init. */
+void
+rsink_init_ingest(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	next_check_perms = ExecutorCheckPerms_hook;
+	ExecutorCheckPerms_hook = check_perms;
+}

@@ -1,0 +1,346 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The launcher: sees that each database that needs a worker has one.
+ *
+ * At the start it gives every database a worker, which ends at once where the
+ * extension isn't installed. CREATE EXTENSION and the first use of a sink wake
+ * the launcher. A worker that dies comes back, later each time it dies young.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/procsignal.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "launcher.h"
+#include "sink.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_start_worker);
+
+#define MAX_DATABASES	1024
+#define RESCAN_MS		60000
+#define YIELD_MS		1000
+#define MAX_BACKOFF_MS	60000
+
+typedef struct Database
+{
+	Oid			db;
+	bool		wanted;			/* somebody asks for a worker */
+	RsinkExit	reason;			/* why its last worker ended */
+} Database;
+
+typedef struct Launcher
+{
+	slock_t		mutex;
+	Latch	   *latch;			/* of the running launcher, or NULL */
+	int			n;
+	Database	database[MAX_DATABASES];
+} Launcher;
+
+/* What the launcher alone knows of a database. */
+typedef struct Tracked
+{
+	BackgroundWorkerHandle *handle; /* of the running worker, or NULL */
+	TimestampTz started;
+	TimestampTz not_before;
+	int			backoff;		/* ms */
+} Tracked;
+
+static Launcher *launcher;
+static bool wanted_at_commit;
+
+PGDLLEXPORT void revenue_sink_launcher_main(Datum arg);
+
+/* Shared memory needed, in bytes. */
+Size
+rsink_worker_shmem_size(void)
+{
+	return sizeof(Launcher);
+}
+
+/* Attach to it; create it if this is the first time. */
+void
+rsink_worker_shmem_init(void)
+{
+	bool		found;
+
+	launcher = ShmemInitStruct("revenue_sink launcher", sizeof(Launcher), &found);
+	if (!found)
+	{
+		memset(launcher, 0, sizeof(Launcher));
+		SpinLockInit(&launcher->mutex);
+	}
+}
+
+/* Note something about a database, and wake the launcher. */
+static void
+note_database(Oid db, bool wanted, RsinkExit reason, bool wake)
+{
+	Latch	   *latch;
+	int			i;
+
+	SpinLockAcquire(&launcher->mutex);
+	for (i = 0; i < launcher->n && launcher->database[i].db != db; i++)
+		;
+	if (i < MAX_DATABASES)
+	{
+		if (i == launcher->n)
+			launcher->n++;
+		launcher->database[i].db = db;
+		launcher->database[i].wanted = wanted;
+		launcher->database[i].reason = reason;
+	}
+	latch = launcher->latch;
+	SpinLockRelease(&launcher->mutex);
+	if (wake && latch != NULL)
+		SetLatch(latch);
+}
+
+/* A worker says that it runs; until it says more, its end is a crash. */
+void
+rsink_worker_started(Oid db)
+{
+	note_database(db, true, RSINK_EXIT_CRASH, false);
+}
+
+/* A worker says why it ends. */
+void
+rsink_worker_ended(Oid db, RsinkExit reason)
+{
+	note_database(db, reason != RSINK_EXIT_NOT_INSTALLED, reason, true);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && wanted_at_commit)
+		note_database(MyDatabaseId, true, RSINK_EXIT_YIELD, true);
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		wanted_at_commit = false;
+}
+
+/* See that this database has a worker once this transaction has committed. */
+void
+rsink_worker_wanted(void)
+{
+	if (launcher != NULL)
+		wanted_at_commit = true;
+}
+
+/* start_worker(): the same, for CREATE EXTENSION. */
+Datum
+revenue_sink_start_worker(PG_FUNCTION_ARGS)
+{
+	rsink_require_preload();
+	rsink_worker_wanted();
+	PG_RETURN_VOID();
+}
+
+/* Called once a process, from _PG_init. */
+void
+rsink_init_worker(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}
+
+/* Register the launcher with the postmaster. */
+void
+rsink_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 5;
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "revenue_sink");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "revenue_sink_launcher_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "revenue_sink launcher");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "revenue_sink launcher");
+	RegisterBackgroundWorker(&worker);
+}
+
+static BackgroundWorkerHandle *
+start_worker(Oid db)
+{
+	BackgroundWorkerHandle *handle = NULL;
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = ObjectIdGetDatum(db);
+	worker.bgw_notify_pid = MyProcPid;
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "revenue_sink");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "revenue_sink_worker_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "revenue_sink worker for database %u", db);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "revenue_sink worker");
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		return NULL;
+	return handle;
+}
+
+/* Note databases that are new, and let go of those that are gone. */
+static void
+scan_databases(void)
+{
+	List	   *found = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext context = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		bool		known = false;
+
+		found = lappend_oid(found, form->oid);
+		MemoryContextSwitchTo(old);
+		SpinLockAcquire(&launcher->mutex);
+		for (int i = 0; i < launcher->n; i++)
+			known |= launcher->database[i].db == form->oid;
+		SpinLockRelease(&launcher->mutex);
+		if (!known && form->datallowconn)
+			note_database(form->oid, true, RSINK_EXIT_YIELD, false);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		Oid			db = rsink_shared_database(i);
+
+		if (OidIsValid(db) && !list_member_oid(found, db))
+			rsink_release_database(db);
+	}
+	SpinLockAcquire(&launcher->mutex);
+	for (int i = 0; i < launcher->n; i++)
+		if (!list_member_oid(found, launcher->database[i].db))
+			launcher->database[i].wanted = false;
+	SpinLockRelease(&launcher->mutex);
+	list_free(found);
+}
+
+/* Look after one database; returns in how many ms to look again. */
+static long
+supervise(const Database *d, Tracked *t)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	pid_t		pid;
+
+	if (t->handle != NULL && GetBackgroundWorkerPid(t->handle, &pid) == BGWH_STOPPED)
+	{
+		pfree(t->handle);
+		t->handle = NULL;
+		if (d->reason != RSINK_EXIT_CRASH)
+			t->backoff = YIELD_MS;
+		else if (TimestampDifferenceExceeds(t->started, now, MAX_BACKOFF_MS))
+			t->backoff = YIELD_MS;
+		else
+			t->backoff = Min(Max(t->backoff * 2, YIELD_MS), MAX_BACKOFF_MS);
+		t->not_before = TimestampTzPlusMilliseconds(now, t->backoff);
+	}
+	if (t->handle != NULL || !d->wanted)
+		return RESCAN_MS;
+	if (now < t->not_before)
+		return TimestampDifferenceMilliseconds(now, t->not_before) + 1;
+	t->started = now;
+	t->handle = start_worker(d->db);
+	if (t->handle == NULL)
+	{
+		ereport(LOG,
+				(errmsg("revenue_sink could not start a worker for database %u", d->db),
+				 errhint("Raise max_worker_processes.")));
+		t->not_before = TimestampTzPlusMilliseconds(now, MAX_BACKOFF_MS);
+	}
+	return RESCAN_MS;
+}
+
+static void
+forget_latch(int code, Datum arg)
+{
+	SpinLockAcquire(&launcher->mutex);
+	launcher->latch = NULL;
+	SpinLockRelease(&launcher->mutex);
+}
+
+/* Entry point of the launcher. */
+void
+revenue_sink_launcher_main(Datum arg)
+{
+	Tracked    *tracked;
+	TimestampTz scanned = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	tracked = MemoryContextAllocZero(TopMemoryContext, MAX_DATABASES * sizeof(Tracked));
+	MemoryContextSwitchTo(TopMemoryContext);
+	before_shmem_exit(forget_latch, (Datum) 0);
+	SpinLockAcquire(&launcher->mutex);
+	launcher->latch = MyLatch;
+	SpinLockRelease(&launcher->mutex);
+
+	for (;;)
+	{
+		long		nap = RESCAN_MS;
+		int			n;
+
+		if (TimestampDifferenceExceeds(scanned, GetCurrentTimestamp(), RESCAN_MS))
+		{
+			scan_databases();
+			scanned = GetCurrentTimestamp();
+		}
+		SpinLockAcquire(&launcher->mutex);
+		n = launcher->n;
+		SpinLockRelease(&launcher->mutex);
+		for (int i = 0; i < n; i++)
+		{
+			Database	d;
+
+			SpinLockAcquire(&launcher->mutex);
+			d = launcher->database[i];
+			SpinLockRelease(&launcher->mutex);
+			nap = Min(nap, supervise(&d, &tracked[i]));
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 nap, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}

@@ -1,0 +1,205 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintain.c
+ *	  Settling deferred events, merging, folding: the worker's round.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "apply.h"
+#include "catalog.h"
+#include "compat.h"
+#include "expire.h"
+#include "revenue.h"
+#include "spi_util.h"
+#include "writer.h"
+
+int			rsink_rejected_retention = 30;	/* days */
+
+/*
+ * Take the lock under which a sink is maintained, to the end of the
+ * transaction. No writer ever asks for it. False: taken, and not waited.
+ */
+bool
+rsink_maintenance_lock(const RsinkSink *sink, bool wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, sink->total, 0);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static const char *
+text_bytes(Datum datum, int32 *len)
+{
+	text	   *t = DatumGetTextPP(datum);
+
+	*len = VARSIZE_ANY_EXHDR(t);
+	return VARDATA_ANY(t);
+}
+
+/* Make an event of a deferred row; its strings are copies. */
+static void
+event_of_row(HeapTuple tuple, TupleDesc desc, RsinkEvent *event)
+{
+	Datum		values[Natts_deferred];
+	bool		nulls[Natts_deferred];
+
+	heap_deform_tuple(heap_copytuple(tuple), desc, values, nulls);
+	memset(event, 0, sizeof(RsinkEvent));
+	event->order_id = text_bytes(values[Anum_deferred_order_id - 1], &event->order_len);
+	event->event_id = text_bytes(values[Anum_deferred_event_id - 1], &event->event_len);
+	event->event_time = DatumGetTimestampTz(values[Anum_deferred_event_time - 1]);
+	event->amount = DatumGetNumeric(values[Anum_deferred_amount - 1]);
+	event->group_key = text_bytes(values[Anum_deferred_group_key - 1], &event->group_len);
+}
+
+/*
+ * Take each deferred event that has committed through the ordinary path once
+ * more. What the other transaction counted is a duplicate by now, what it
+ * didn't is applied, what is still open stays; in the same transaction the
+ * settled rows go. Returns how many did. Caller holds the maintenance lock.
+ */
+int64
+rsink_settle(RsinkSink *sink)
+{
+	Relation	rel = table_open(rsink_catalog_relid("deferred_event"), RowExclusiveLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	RsinkApply *apply = NULL;
+	RsinkEvent *events = NULL;
+	ItemPointerData *tids = NULL;
+	RsinkCounts counts = {{0}};
+	int64		settled = 0;
+	HeapTuple	tuple;
+	ScanKeyData key;
+	SysScanDesc scan;
+
+	ScanKeyInit(&key, Anum_deferred_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(sink->id));
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_deferred_sink_id), true,
+							  snapshot, 1, &key);
+	do
+	{
+		int			n = 0;
+
+		while ((n == 0 || n < RSINK_SLICE_MAX) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			if (events == NULL)
+			{
+				MemoryContextSwitchTo(old);
+				apply = rsink_apply_begin(sink, true);
+				MemoryContextSwitchTo(context);
+				events = palloc(RSINK_SLICE_MAX * sizeof(RsinkEvent));
+				tids = palloc(RSINK_SLICE_MAX * sizeof(ItemPointerData));
+			}
+			event_of_row(tuple, RelationGetDescr(rel), &events[n]);
+			tids[n++] = tuple->t_self;
+		}
+		if (n > 0)
+			rsink_apply_events(apply, events, n);
+		for (int i = 0; i < n; i++)
+		{
+			if (events[i].status == RSINK_DEFERRED)
+				continue;
+			CatalogTupleDelete(rel, &tids[i]);
+			settled++;
+		}
+		if (n < RSINK_SLICE_MAX)
+			break;
+		MemoryContextReset(context);
+		events = NULL;
+		rsink_apply_end(apply, &counts);
+		apply = NULL;
+	} while (true);
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	if (apply != NULL)
+		rsink_apply_end(apply, &counts);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+	return settled;
+}
+
+/*
+ * Merge deltas into totals, in the current transaction; returns the rows
+ * removed. Caller holds the maintenance lock.
+ */
+int64
+rsink_merge_deltas(RsinkSink *sink)
+{
+	int64		removed;
+	RsinkSpi	spi;
+
+	rsink_spi_begin(&spi);
+	removed = rsink_revenue_merge(sink);
+	rsink_spi_end(&spi);
+	if (sink->shared != NULL)
+		sink->shared->last_merge = GetCurrentTimestamp();
+	return removed;
+}
+
+/*
+ * Fold what writers only insert: the ledger into ranges of numbers, offsets
+ * and epochs to those that count, dead letters to one each; forget what is
+ * past its retention. Caller holds the maintenance lock.
+ */
+void
+rsink_fold(RsinkSink *sink)
+{
+	RsinkSpi	spi;
+
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_INSERT,
+			  "WITH gone AS (DELETE FROM revenue_sink.batch WHERE sink_id = %d RETURNING *), "
+			  "steps AS (SELECT *, (number - 1 IS DISTINCT FROM lag(last) OVER w)::int AS step "
+			  "  FROM gone WHERE epoch >= (SELECT coalesce(max(e.epoch), 0) FROM revenue_sink.epoch e "
+			  "    WHERE e.sink_id = gone.sink_id AND e.job = gone.job "
+			  "    AND (e.writer IS NULL OR e.writer = gone.writer)) "
+			  "  OR ended_at > now() - make_interval(secs => " INT64_FORMAT ") "
+			  "  WINDOW w AS (PARTITION BY job, writer, epoch ORDER BY number)), "
+			  "islands AS (SELECT *, sum(step) OVER (PARTITION BY job, writer, epoch ORDER BY number) "
+			  "  AS island FROM steps) "
+			  "INSERT INTO revenue_sink.batch "
+			  "SELECT sink_id, job, writer, epoch, min(number), max(last), sum(events)::bigint, "
+			  "  max(newest), max(ended_at) FROM islands "
+			  "GROUP BY sink_id, job, writer, epoch, island",
+			  sink->id, sink->dedup_window / USECS_PER_SEC + 86400);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.committed_offset o USING (SELECT DISTINCT ON (source, partition) "
+			  "  source, partition, epoch, number, sequence FROM revenue_sink.committed_offset "
+			  "  WHERE sink_id = %d ORDER BY source, partition, epoch DESC, number DESC, sequence DESC) AS w "
+			  "WHERE o.sink_id = %d AND (o.source, o.partition) = (w.source, w.partition) "
+			  "AND (o.epoch, o.number, o.sequence) < (w.epoch, w.number, w.sequence)",
+			  sink->id, sink->id);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d AND EXISTS "
+			  "(SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id AND n.job = e.job "
+			  "AND n.epoch > e.epoch AND n.writer IS NOT DISTINCT FROM e.writer)", sink->id);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.rejected r WHERE sink_id = %d AND "
+			  "(rejected_at < now() - make_interval(days => %d) OR EXISTS "
+			  "(SELECT FROM revenue_sink.rejected f WHERE f.sink_id = r.sink_id AND f.digest = r.digest "
+			  "AND f.ctid < r.ctid))", sink->id, rsink_rejected_retention);
+	rsink_spi_end(&spi);
+}

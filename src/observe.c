@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * observe.c
+ *	  Looking into a sink: counters, seen(), and a round on demand.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "expire.h"
+#include "functions.h"
+#include "seen.h"
+#include "spi_util.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_merge);
+PG_FUNCTION_INFO_V1(revenue_sink_expire);
+PG_FUNCTION_INFO_V1(revenue_sink_seen);
+PG_FUNCTION_INFO_V1(revenue_sink_counters);
+PG_FUNCTION_INFO_V1(revenue_sink_may);
+
+static RsinkSink *
+maintained_sink(FunctionCallInfo fcinfo, const char *call)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_IS_OWNER);
+
+	PreventCommandIfReadOnly(call);
+	PreventCommandDuringRecovery(call);
+	rsink_forbid_prepare(call);
+	rsink_maintenance_lock(sink, true);
+	return sink;
+}
+
+/* merge(sink) -> rows removed */
+Datum
+revenue_sink_merge(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = maintained_sink(fcinfo, "merge()");
+	int64		removed = sink->totals ? 0 : rsink_settle(sink);
+
+	PG_RETURN_INT64(removed + rsink_merge_deltas(sink));
+}
+
+/* expire(sink) -> rows removed */
+Datum
+revenue_sink_expire(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = maintained_sink(fcinfo, "expire()");
+
+	PG_RETURN_INT64(rsink_expire(sink));
+}
+
+/* Look for an event in all rows that the snapshot sees: slow, but anywhere. */
+static bool
+seen_by_scan(const RsinkSink *sink, const RsinkFingerprint *fp)
+{
+	Relation	rel = table_open(sink->seen, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	bool		found = false;
+	HeapTuple	tuple;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		RsinkPage	page;
+
+		CHECK_FOR_INTERRUPTS();
+		rsink_page_deform(RelationGetDescr(rel), tuple, &page);
+		found = rsink_page_find(&page, fp) >= 0;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/*
+ * seen(sink, order_id, event_id) -> boolean
+ *
+ * Is this event counted, as far as is committed now? On a standby, which has
+ * no index, it reads the whole table.
+ */
+Datum
+revenue_sink_seen(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
+	text	   *order_id;
+	text	   *event_id;
+	RsinkFingerprint fp;
+	RsinkSeen	seen;
+	bool		found;
+	uint32		payload;
+
+	rsink_sink_require_mode(sink, false);
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		PG_RETURN_BOOL(false);
+	order_id = PG_GETARG_TEXT_PP(1);
+	event_id = PG_GETARG_TEXT_PP(2);
+	if (VARSIZE_ANY_EXHDR(order_id) > RSINK_ID_MAX || VARSIZE_ANY_EXHDR(event_id) > RSINK_ID_MAX)
+		PG_RETURN_BOOL(false);
+	rsink_fingerprint_id(sink->key, VARDATA_ANY(order_id), VARSIZE_ANY_EXHDR(order_id),
+						 VARDATA_ANY(event_id), VARSIZE_ANY_EXHDR(event_id), &fp);
+	if (RecoveryInProgress())
+		PG_RETURN_BOOL(seen_by_scan(sink, &fp));
+	rsink_seen_begin(&seen, sink, false);
+	found = rsink_seen_state(&seen, &fp, &payload) == RSINK_ROW_COUNTED;
+	rsink_seen_end(&seen);
+	PG_RETURN_BOOL(found);
+}
+
+/* may(sink, what) -> boolean: 'apply', 'read' or 'own'; for the views. */
+Datum
+revenue_sink_may(PG_FUNCTION_ARGS)
+{
+	RsinkSink	sink;
+
+	memset(&sink, 0, sizeof(sink));
+	sink.fact = PG_GETARG_OID(0);
+	sink.ingest = PG_GETARG_OID(1);
+	PG_RETURN_BOOL(rsink_sink_allows(&sink, RSINK_MAY_READ) ||
+				   rsink_sink_allows(&sink, RSINK_IS_OWNER));
+}
+
+/*
+ * counters(sink) -> what stat_sink shows from shared memory; nulls on a
+ * standby. Whoever can see the view may know it.
+ */
+Datum
+revenue_sink_counters(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_ANYTHING);
+	Datum		values[RSINK_NSTATS + 8] = {0};
+	bool		nulls[RSINK_NSTATS + 8];
+	RsinkShared *shared = sink->shared;
+	int			n = RSINK_NSTATS;
+	TupleDesc	desc;
+	RsinkSpi	spi;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	memset(nulls, shared == NULL, sizeof(nulls));
+	nulls[n] = nulls[n + 1] = false;
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
+			  "(SELECT count(*) FROM revenue_sink.%s)",
+			  get_rel_name(sink->seen), get_rel_name(sink->delta));
+	values[n++] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
+	values[n++] = Int64GetDatum(rsink_spi_int64(0, 2, 0));
+	rsink_spi_end(&spi);
+	if (shared != NULL)
+	{
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		for (int i = 0; i < RSINK_NSTATS; i++)
+			values[i] = Int64GetDatum((int64) pg_atomic_read_u64(&shared->stat[i]));
+		values[n++] = Int64GetDatum((int64) rsink_index_bytes(&shared->index));
+		nulls[n] = shared->last_merge == 0;
+		values[n++] = TimestampTzGetDatum(shared->last_merge);
+		values[n++] = CStringGetTextDatum(sink->totals ? "none" :
+										  !shared->built ? "building" :
+										  shared->spilled ? "spilled" : "built");
+		nulls[n] = sink->totals;
+		values[n++] = Float4GetDatum(shared->built || shared->next_block == 0 ?
+									 (shared->built ? 100.0f : 0.0f) :
+									 100.0f * shared->next_block / Max(1, shared->total_blocks));
+		values[n++] = TimestampTzGetDatum(shared->stats_since);
+		nulls[n] = TIMESTAMP_NOT_FINITE(shared->horizon);
+		values[n++] = TimestampTzGetDatum(shared->horizon);
+		LWLockRelease(&shared->lock);
+	}
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

@@ -1,0 +1,117 @@
+/*-------------------------------------------------------------------------
+ *
+ * offsets.c
+ *	  Offsets of the source, committed together with its events.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "functions.h"
+#include "spi_util.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_store_offsets);
+PG_FUNCTION_INFO_V1(revenue_sink_offsets);
+
+static int32
+next_int32(RsinkColumn *column, bool *isnull)
+{
+	int32		value = 0;
+	int			i = column->position++;
+
+	*isnull = column->nulls != NULL && (column->nulls[i / 8] & (1 << (i % 8))) == 0;
+	if (!*isnull)
+	{
+		memcpy(&value, column->next, sizeof(value));
+		column->next += sizeof(value);
+	}
+	return value;
+}
+
+/*
+ * store_offsets(sink, source, partition[], next_offset[])
+ *
+ * Inserts, in the caller's transaction; of a partition the row of the highest
+ * (epoch, batch number, insertion) counts, so that a rewind works.
+ */
+Datum
+revenue_sink_store_offsets(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
+	const RsinkBatch *batch = rsink_current_batch(sink);
+	Datum		values[Natts_offset];
+	bool		nulls[Natts_offset] = {false};
+	RsinkColumn partition;
+	RsinkColumn next_offset;
+	RsinkTable	table;
+
+	PreventCommandIfReadOnly("store_offsets()");
+	PreventCommandDuringRecovery("store_offsets()");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("source must not be null")));
+	rsink_column_open(&partition, fcinfo, 2, "partition", -1);
+	rsink_column_open(&next_offset, fcinfo, 3, "next_offset", partition.length);
+	table_close(table_open(sink->delta, RowExclusiveLock), NoLock);
+	rsink_table_open_named(&table, "committed_offset");
+	values[Anum_offset_sink_id - 1] = Int32GetDatum(sink->id);
+	values[Anum_offset_source - 1] = PG_GETARG_DATUM(1);
+	values[Anum_offset_epoch - 1] = Int64GetDatum(batch ? batch->epoch : 0);
+	values[Anum_offset_number - 1] = Int64GetDatum(batch ? batch->number : 0);
+	for (int i = 0; i < partition.length; i++)
+	{
+		bool		isnull[2];
+
+		values[Anum_offset_partition - 1] = Int32GetDatum(next_int32(&partition, &isnull[0]));
+		values[Anum_offset_next_offset - 1] = Int64GetDatum(rsink_column_int64(&next_offset, &isnull[1]));
+		if (isnull[0] || isnull[1])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s at position %d must not be null",
+							isnull[0] ? "partition" : "next_offset", i + 1)));
+		values[Anum_offset_sequence - 1] = Int64GetDatum(rsink_next_sequence(sink));
+		rsink_table_insert_values(&table, values, nulls);
+	}
+	rsink_table_close(&table);
+	PG_RETURN_VOID();
+}
+
+/*
+ * offsets(sink, source) -> (source, partition, next_offset)
+ *
+ * Where to seek, as the current snapshot sees it. A NULL source: all sources.
+ */
+Datum
+revenue_sink_offsets(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	RsinkSpi	spi;
+	char	   *condition = "";
+
+	if (!PG_ARGISNULL(1))
+		condition = psprintf("AND source = %s",
+							 quote_literal_cstr(text_to_cstring(PG_GETARG_TEXT_PP(1))));
+	InitMaterializedSRF(fcinfo, 0);
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT DISTINCT ON (source, partition) source, partition, next_offset "
+			  "FROM revenue_sink.committed_offset WHERE sink_id = %d %s "
+			  "ORDER BY source, partition, epoch DESC, number DESC, sequence DESC",
+			  sink->id, condition);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
+	rsink_spi_end(&spi);
+	return (Datum) 0;
+}

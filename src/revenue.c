@@ -1,0 +1,228 @@
+/*-------------------------------------------------------------------------
+ *
+ * revenue.c
+ *	  Revenue: one delta row a minute and group, merged into totals later.
+ *
+ * A writer inserts and never updates: an update of a minute's total would
+ * wait for every open or prepared transaction that has touched the minute.
+ * The fact view adds the totals and the deltas of its snapshot; merging
+ * deletes deltas and raises totals in one transaction, so a snapshot has an
+ * event in the one or in the other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "amount.h"
+#include "catalog.h"
+#include "compat.h"
+#include "revenue.h"
+#include "spi_util.h"
+
+/* Groups kept in memory before they are written as deltas. */
+#define MAX_GROUPS 65536
+
+typedef struct GroupKey
+{
+	TimestampTz minute;
+	const char *group_key;
+	int32		group_len;
+} GroupKey;
+
+typedef struct RevenueGroup
+{
+	GroupKey	key;
+	uint32		hash;
+	char		status;
+	int64		events;
+	RsinkSum	sum;
+} RevenueGroup;
+
+static inline uint32
+group_hash(GroupKey key)
+{
+	uint32		hash = murmurhash32((uint32) (key.minute / USECS_PER_SEC));
+
+	if (key.group_len > 0)
+		hash = hash_combine(hash, hash_bytes((const unsigned char *) key.group_key, key.group_len));
+	return hash;
+}
+
+static inline bool
+group_equal(GroupKey a, GroupKey b)
+{
+	return a.minute == b.minute && a.group_len == b.group_len &&
+		(a.group_len == 0 || memcmp(a.group_key, b.group_key, a.group_len) == 0);
+}
+
+#define SH_PREFIX groups
+#define SH_ELEMENT_TYPE RevenueGroup
+#define SH_KEY_TYPE GroupKey
+#define SH_KEY key
+#define SH_HASH_KEY(table, key) group_hash(key)
+#define SH_EQUAL(table, a, b) group_equal(a, b)
+#define SH_STORE_HASH
+#define SH_GET_HASH(table, element) (element)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+struct RsinkRevenue
+{
+	const RsinkSink *sink;
+	RsinkTable	deltas;
+	MemoryContext context;
+	groups_hash *groups;
+};
+
+/* Start of the bucket (in microseconds) that a time falls into. */
+TimestampTz
+rsink_bucket_start(TimestampTz time, int64 bucket)
+{
+	/* buckets count from 1970-01-01 UTC, timestamps from 2000-01-01 UTC */
+	const int64 epoch = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	int64		rest = (time % bucket + epoch % bucket) % bucket;
+
+	return time - (rest < 0 ? rest + bucket : rest);
+}
+
+static void
+groups_start(RsinkRevenue *revenue)
+{
+	revenue->groups = groups_create(revenue->context, 128, NULL);
+}
+
+/*
+ * Start adding up revenue for a sink; takes RowExclusiveLock on its deltas.
+ * All memory is that of the current memory context.
+ */
+RsinkRevenue *
+rsink_revenue_begin(const RsinkSink *sink)
+{
+	RsinkRevenue *revenue = palloc(sizeof(RsinkRevenue));
+
+	revenue->sink = sink;
+	revenue->context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink revenue",
+											 ALLOCSET_DEFAULT_SIZES);
+	rsink_table_open(&revenue->deltas, sink->delta);
+	groups_start(revenue);
+	return revenue;
+}
+
+/* Write what was added up as delta rows and start again from nothing. */
+static void
+flush_groups(RsinkRevenue *revenue)
+{
+	Datum		values[Natts_delta];
+	bool		nulls[Natts_delta] = {false};
+	MemoryContext old = MemoryContextSwitchTo(revenue->context);
+	groups_iterator iterator;
+	RevenueGroup	   *group;
+
+	groups_start_iterate(revenue->groups, &iterator);
+	while ((group = groups_iterate(revenue->groups, &iterator)) != NULL)
+	{
+		values[Anum_delta_minute - 1] = TimestampTzGetDatum(group->key.minute);
+		values[Anum_delta_group_key - 1] =
+			PointerGetDatum(cstring_to_text_with_len(group->key.group_key, group->key.group_len));
+		values[Anum_delta_revenue - 1] = NumericGetDatum(rsink_sum_result(&group->sum));
+		values[Anum_delta_events - 1] = Int64GetDatum(group->events);
+		rsink_table_insert_values(&revenue->deltas, values, nulls);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(revenue->context);
+}
+
+/* Add an event's amount to its minute and group. */
+void
+rsink_revenue_add(RsinkRevenue *revenue, const RsinkEvent *event)
+{
+	GroupKey	key;
+	RevenueGroup	   *group;
+	bool		found;
+	MemoryContext old;
+
+	key.minute = rsink_bucket_start(event->event_time, revenue->sink->bucket);
+	key.group_key = event->group_len > 0 ? event->group_key : "";
+	key.group_len = event->group_len;
+	group = groups_insert(revenue->groups, key, &found);
+	old = MemoryContextSwitchTo(revenue->context);
+	if (!found)
+	{
+		/* the event's own strings may be gone before the group is */
+		char	   *copy = palloc(key.group_len + 1);
+
+		memcpy(copy, key.group_key, key.group_len);
+		group->key.group_key = copy;
+		group->events = 0;
+		memset(&group->sum, 0, sizeof(RsinkSum));
+	}
+	group->events++;
+	rsink_sum_add(&group->sum, event->amount);
+	MemoryContextSwitchTo(old);
+	if (revenue->groups->members > MAX_GROUPS)
+	{
+		flush_groups(revenue);
+		groups_start(revenue);
+	}
+}
+
+/* Write the deltas and let go. */
+void
+rsink_revenue_end(RsinkRevenue *revenue)
+{
+	flush_groups(revenue);
+	rsink_table_close(&revenue->deltas);
+	MemoryContextDelete(revenue->context);
+	pfree(revenue);
+}
+
+/*
+ * Merge all deltas that the current snapshot sees into the totals; returns how
+ * many rows that removed. Caller is connected to SPI and holds the sink's
+ * merge lock. In mode 'totals' the "deltas" are versions, of which the winner
+ * stays; see the fact view for who that is.
+ */
+int64
+rsink_revenue_merge(RsinkSink *sink)
+{
+	const char *delta = get_rel_name(sink->delta);
+	const char *total = get_rel_name(sink->total);
+
+	if (sink->totals)
+		rsink_spi(SPI_OK_SELECT,
+				  "WITH gone AS (DELETE FROM revenue_sink.%s RETURNING *), "
+				  "ranked AS (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest "
+				  "  FROM (SELECT * FROM gone UNION ALL "
+				  "        SELECT * FROM revenue_sink.%s t WHERE (minute, group_key) IN "
+				  "               (SELECT minute, group_key FROM gone)) AS every), "
+				  "winner AS (SELECT DISTINCT ON (minute, group_key) * FROM ranked "
+				  "  WHERE version IS NULL OR version = highest "
+				  "  ORDER BY minute, group_key, epoch DESC, number DESC, sequence DESC), "
+				  "merged AS (INSERT INTO revenue_sink.%s AS t "
+				  "  (minute, group_key, revenue, version, epoch, number, sequence) "
+				  "  SELECT minute, group_key, revenue, highest, epoch, number, sequence FROM winner "
+				  "  ORDER BY minute, group_key "
+				  "  ON CONFLICT (minute, group_key) DO UPDATE SET revenue = EXCLUDED.revenue, "
+				  "    version = EXCLUDED.version, epoch = EXCLUDED.epoch, "
+				  "    number = EXCLUDED.number, sequence = EXCLUDED.sequence RETURNING 1) "
+				  "SELECT count(*) FROM gone", delta, total, total);
+	else
+		rsink_spi(SPI_OK_SELECT,
+				  "WITH gone AS (DELETE FROM revenue_sink.%s RETURNING *), "
+				  "merged AS (INSERT INTO revenue_sink.%s AS t (minute, group_key, revenue, events) "
+				  "  SELECT minute, group_key, sum(revenue), sum(events)::bigint FROM gone "
+				  "  GROUP BY minute, group_key ORDER BY minute, group_key "
+				  "  ON CONFLICT (minute, group_key) DO UPDATE "
+				  "  SET revenue = t.revenue + EXCLUDED.revenue, events = t.events + EXCLUDED.events "
+				  "  RETURNING 1) "
+				  "SELECT count(*) FROM gone", delta, total);
+	return rsink_spi_int64(0, 1, 0);
+}

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * revenue.h
+ *	  Revenue: one delta row a minute and group, merged into totals later.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_REVENUE_H
+#define RSINK_REVENUE_H
+
+#include "batch.h"
+#include "sink.h"
+
+typedef struct RsinkRevenue RsinkRevenue;
+
+extern TimestampTz rsink_bucket_start(TimestampTz time, int64 bucket);
+extern RsinkRevenue *rsink_revenue_begin(const RsinkSink *sink);
+extern void rsink_revenue_add(RsinkRevenue *revenue, const RsinkEvent *event);
+extern void rsink_revenue_end(RsinkRevenue *revenue);
+extern int64 rsink_revenue_merge(RsinkSink *sink);
+
+#endif							/* RSINK_REVENUE_H */

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * revenue_sink.c
+ *	  The exactly-once end of an order-event stream: settings, shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "expire.h"
+#include "ingest.h"
+#include "seen_index.h"
+#include "sink.h"
+#include "totals.h"
+#include "worker.h"
+#include "writer.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+static shmem_request_hook_type next_shmem_request;
+static shmem_startup_hook_type next_shmem_startup;
+
+static void
+shmem_request(void)
+{
+	if (next_shmem_request)
+		next_shmem_request();
+	RequestAddinShmemSpace(rsink_index_shmem_size());
+	RequestAddinShmemSpace(rsink_shared_size());
+	RequestAddinShmemSpace(rsink_worker_shmem_size());
+}
+
+static void
+shmem_startup(void)
+{
+	if (next_shmem_startup)
+		next_shmem_startup();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	rsink_index_shmem_init();
+	rsink_shared_init();
+	rsink_worker_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+static void
+define_settings(void)
+{
+	DefineCustomIntVariable("revenue_sink.dedup_memory",
+							"Shared memory for the index of seen events.",
+							"All sinks share it; an event takes about 13 bytes. Past it events are looked up on disk.",
+							&rsink_dedup_memory, 256 * 1024, 1024, INT_MAX,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.max_sinks",
+							"The most sinks that this server can have, in all databases.",
+							NULL, &rsink_max_sinks, 64, 1, 10000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.worker_interval",
+							"Time between two rounds of a worker.",
+							NULL, &rsink_worker_interval, 1000, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.writer_idle",
+							"Time after which a writer without a commit no longer holds back the watermark.",
+							NULL, &rsink_writer_idle, 300, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.rejected_retention",
+							"Days for which rejected events are kept.",
+							NULL, &rsink_rejected_retention, 30, 1, 36500,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("revenue_sink");
+}
+
+/* Called by the postmaster, and again by each process where nothing forks. */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	define_settings();
+	next_shmem_request = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	next_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+	rsink_init_sink();
+	rsink_init_writer();
+	rsink_init_totals();
+	rsink_init_ingest();
+	rsink_init_expire();
+	rsink_init_admin();
+	rsink_init_worker();
+	if (!IsBinaryUpgrade)
+		rsink_launcher_register();
+}

@@ -1,0 +1,464 @@
+/*-------------------------------------------------------------------------
+ *
+ * seen.c
+ *	  Check and claim: which events of a batch are new?
+ *
+ * Two backends must not both find an event new. So the check (is there a row
+ * that counts it?) and the claim (insert such a row, enter it in the index)
+ * happen in one critical section a sink, an LWLock held for a bounded number
+ * of events and never to the end of a transaction. Between two sections of
+ * others the index holds, for each row that is or may become visible, all of
+ * its entries; that is the invariant on which the answers rest:
+ *
+ *	- no entry leads to a row that counts the event: nobody has counted it,
+ *	  and nobody can before we have entered our claim. It is ours.
+ *	- a row counts it and is committed, or our own: a duplicate, now and for
+ *	  ever (the section sees deletions by packing only together with the
+ *	  packed row, whose entries precede its commit).
+ *	- the row's transaction is open or prepared elsewhere: nobody can know
+ *	  yet. We neither wait nor drop the event; it is deferred.
+ *
+ * An error or a cancel in between aborts the transaction that inserted the
+ * rows; entries that stay behind lead to dead rows, which is harmless.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "deferred.h"
+#include "seen.h"
+#include "seen_spill.h"
+
+/* Events checked and claimed in one hold of the lock: ten full pages. */
+#define HOLD_EVENTS		(10 * RSINK_PAGE_MAX)
+
+/* How far ahead the index is asked for its cache lines. */
+#define PREFETCH_AHEAD	8
+
+/* Blocks that one hold of the lock adds to an index being built. */
+#define BUILD_BLOCKS	32
+
+/* The part of the pool that a build leaves to transactions in doubt. */
+#define BUILD_RESERVE	0.125
+
+/* Has the current transaction deleted page rows? Reset at its end. */
+bool		rsink_seen_deleting = false;
+
+/* Open a sink's seen events; takes RowExclusiveLock on its tables. */
+void
+rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
+{
+	rsink_require_preload();
+	PreventCommandDuringRecovery("revenue_sink");
+	memset(seen, 0, sizeof(RsinkSeen));
+	seen->sink = sink;
+	seen->shared = sink->shared;
+	seen->settling = settling;
+	seen->context = CurrentMemoryContext;
+	rsink_table_open(&seen->pages, sink->seen);
+	rsink_table_open(&seen->spill, sink->spill);
+}
+
+/* Close it; the locks stay until the end of the transaction. */
+void
+rsink_seen_end(RsinkSeen *seen)
+{
+	rsink_table_close(&seen->pages);
+	rsink_table_close(&seen->spill);
+}
+
+/*
+ * Enter the rows of one block into the index. False if the memory is used up
+ * and may_spill is not set.
+ */
+static bool
+build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, bool may_spill)
+{
+	Relation	rel = seen->pages.rel;
+	RsinkShared *shared = seen->shared;
+	Buffer		buffer = ReadBufferExtended(rel, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
+	bool		done = true;
+	SnapshotData dirty;
+	Page		page;
+
+	InitDirtySnapshot(dirty);
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber off = FirstOffsetNumber;
+		 done && off <= PageGetMaxOffsetNumber(page); off++)
+	{
+		ItemId		item = PageGetItemId(page, off);
+		HeapTupleData tuple;
+		RsinkPage	row;
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		tuple.t_tableOid = RelationGetRelid(rel);
+		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
+		tuple.t_len = ItemIdGetLength(item);
+		ItemPointerSet(&tuple.t_self, block, off);
+		if (!HeapTupleSatisfiesVisibility(&tuple, &dirty, buffer))
+			continue;
+		rsink_page_deform(RelationGetDescr(rel), &tuple, &row);
+		for (int i = 0; done && i < row.n; i++)
+		{
+			bool		in_doubt = TransactionIdIsValid(dirty.xmin);
+			RsinkFingerprint fp;
+			uint32		payload;
+
+			if (i + PREFETCH_AHEAD < row.n)
+			{
+				rsink_page_key(&row, i + PREFETCH_AHEAD, &fp);
+				rsink_index_prefetch(&shared->index, &fp);
+			}
+			rsink_page_key(&row, i, &fp);
+			if ((in_doubt || rsink_index_pool_free() > BUILD_RESERVE) &&
+				rsink_index_insert(&shared->index, &fp, &tuple.t_self))
+				continue;
+			if (in_doubt)
+				ereport(ERROR,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("the events of prepared transactions of sink \"%s\" don't fit in memory",
+								seen->sink->name),
+						 errhint("Finish them, or raise revenue_sink.dedup_memory and restart the server.")));
+			if (!may_spill)
+				done = false;
+			else if (rsink_spill_state(&seen->spill, &seen->spill_index, &fp,
+									   &payload) != RSINK_ROW_COUNTED)
+			{
+				rsink_spill_add(&seen->spill, &fp, row.newest);
+				shared->spilled = true;
+			}
+		}
+	}
+	UnlockReleaseBuffer(buffer);
+	return done;
+}
+
+/*
+ * See that the index describes the file that the page table has now: a few
+ * blocks of work a call. True: it does. Caller holds the section.
+ *
+ * The file is another one after VACUUM FULL or TRUNCATE, and longer than
+ * known when rows came in past us, as a restore brings them.
+ */
+static bool
+build_step(RsinkSeen *seen, bool may_spill)
+{
+	RsinkShared *shared = seen->shared;
+	Relation	rel = seen->pages.rel;
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BufferAccessStrategy strategy;
+	BlockNumber end;
+
+	if (shared->relfile != rsink_relfile(rel))
+	{
+		rsink_index_destroy(&shared->index);
+		rsink_index_create(&shared->index);
+		shared->relfile = rsink_relfile(rel);
+		shared->built = false;
+		shared->next_block = 0;
+		shared->spilled = RelationGetNumberOfBlocks(seen->spill.rel) > 0;
+	}
+	if (!shared->spilled && !shared->built)
+		shared->spilled = RelationGetNumberOfBlocks(seen->spill.rel) > 0;
+	if (shared->built && nblocks > shared->known_blocks)
+	{
+		shared->built = false;
+		shared->next_block = shared->known_blocks;
+	}
+	if (!shared->built)
+	{
+		shared->total_blocks = nblocks;
+		end = Min(nblocks, shared->next_block + BUILD_BLOCKS);
+		strategy = GetAccessStrategy(BAS_BULKREAD);
+		for (; shared->next_block < end; shared->next_block++)
+		{
+			if (!build_block(seen, shared->next_block, strategy, may_spill))
+			{
+				shared->short_of_memory = true;
+				break;
+			}
+		}
+		FreeAccessStrategy(strategy);
+		if (shared->next_block < nblocks)
+			return false;
+		shared->built = true;
+		shared->short_of_memory = false;
+	}
+	shared->known_blocks = nblocks;
+	return true;
+}
+
+/*
+ * Enter the section with an index that is complete. Whoever comes first after
+ * a restart helps to build it; the work of a caller that is cancelled isn't
+ * lost. Memory that is used up during a build takes the worker, since what is
+ * spilled then must be committed before anyone relies on it.
+ */
+void
+rsink_seen_lock(RsinkSeen *seen)
+{
+	for (;;)
+	{
+		bool		wait;
+
+		LWLockAcquire(&seen->shared->lock, LW_EXCLUSIVE);
+		if (build_step(seen, false))
+			return;
+		wait = seen->shared->short_of_memory;
+		LWLockRelease(&seen->shared->lock);
+		if (wait)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 20L, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Leave the section. */
+void
+rsink_seen_unlock(RsinkSeen *seen)
+{
+	seen->shared->known_blocks = RelationGetNumberOfBlocks(seen->pages.rel);
+	LWLockRelease(&seen->shared->lock);
+}
+
+/*
+ * A step of the build for the worker, in a transaction that it commits right
+ * after. True once the index is complete.
+ */
+bool
+rsink_seen_build(RsinkSeen *seen, bool may_spill)
+{
+	bool		done;
+
+	LWLockAcquire(&seen->shared->lock, LW_EXCLUSIVE);
+	done = build_step(seen, may_spill);
+	LWLockRelease(&seen->shared->lock);
+	return done;
+}
+
+/*
+ * Is this event counted, as of now? Caller holds the section.
+ *
+ * A row seen open is read again before the event is called open: its
+ * transaction, a packing for one, may have committed while we looked at the
+ * others, which is why those were gone.
+ */
+static RsinkRowState
+lookup_state(RsinkSeen *seen, RsinkPageReader *reader, const RsinkFingerprint *fp,
+			 uint32 *payload)
+{
+	ItemPointerData tids[RSINK_INDEX_CANDIDATES];
+	int			n = rsink_index_lookup(&seen->shared->index, fp, tids);
+	bool		open = false;
+
+	for (int pass = 0; pass < 2 && (pass == 0 || open); pass++)
+	{
+		open = false;
+		for (int i = 0; i < n; i++)
+		{
+			RsinkRowState state = rsink_page_state(reader, &tids[i], fp, pass > 0, payload);
+
+			if (state == RSINK_ROW_COUNTED)
+				return state;
+			if (state == RSINK_ROW_OPEN)
+				open = true;
+			else
+			{
+				/*
+				 * No visible row at this address: dead for ever, unless it is
+				 * our own transaction that has deleted it. (A row without
+				 * this fingerprint means an entry of another one.)
+				 */
+				if (pass == 0 && !rsink_seen_deleting &&
+					!ItemPointerEquals(&reader->tid, &tids[i]))
+					rsink_index_remove(&seen->shared->index, fp, &tids[i]);
+			}
+		}
+	}
+	if (open)
+		return RSINK_ROW_OPEN;
+	if (seen->shared->spilled)
+		return rsink_spill_state(&seen->spill, &seen->spill_index, fp, payload);
+	return RSINK_ROW_GONE;
+}
+
+/* The same for a single event, from outside the section. */
+RsinkRowState
+rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
+{
+	RsinkPageReader reader;
+	RsinkRowState state;
+
+	rsink_seen_lock(seen);
+	rsink_page_reader_begin(&reader, seen->pages.rel);
+	state = lookup_state(seen, &reader, fp, payload);
+	rsink_page_reader_end(&reader);
+	rsink_seen_unlock(seen);
+	return state;
+}
+
+/*
+ * Insert a page row of n sorted keys, of events between oldest and newest, and
+ * enter it into the index. Caller holds the section.
+ */
+void
+rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
+					  TimestampTz oldest, TimestampTz newest)
+{
+	RsinkShared *shared = seen->shared;
+	HeapTuple	tuple = rsink_page_form(RelationGetDescr(seen->pages.rel), keys, n,
+										oldest, newest);
+
+	rsink_table_insert(&seen->pages, tuple);
+	shared->low_claim = Min(shared->low_claim, oldest);
+	if (n < RSINK_SMALL_ROW)
+		shared->small_rows++;
+	for (int i = 0; i < n; i++)
+	{
+		if (!rsink_index_insert(&shared->index, &keys[i].fp, &tuple->t_self))
+		{
+			shared->spilled = true;
+			rsink_spill_add(&seen->spill, &keys[i].fp, newest);
+		}
+	}
+	heap_freetuple(tuple);
+}
+
+/* Insert page rows for these keys, evenly filled. Caller holds the section. */
+static void
+claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
+{
+	int			nrows = (n + RSINK_PAGE_MAX - 1) / RSINK_PAGE_MAX;
+
+	for (int row = 0, from = 0; row < nrows; row++)
+	{
+		int			to = (int) ((int64) n * (row + 1) / nrows);
+		TimestampTz oldest = DT_NOEND;
+		TimestampTz newest = DT_NOBEGIN;
+
+		for (int i = from; i < to; i++)
+		{
+			TimestampTz time = events[keys[i].position].event_time;
+
+			oldest = Min(oldest, time);
+			newest = Max(newest, time);
+		}
+		rsink_seen_insert_row(seen, keys + from, to - from, oldest, newest);
+		from = to;
+	}
+}
+
+/* One hold of the section. */
+static void
+claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
+		   RsinkKey *fresh, RsinkEvent **deferred)
+{
+	RsinkSink  *sink = seen->sink;
+	const RsinkFingerprint *last = NULL;	/* the event before this one, */
+	RsinkRowState last_state = RSINK_ROW_GONE;	/* what was found of it, */
+	uint32		last_payload = 0;	/* and what stands under its name */
+	int			nfresh = 0;
+	int			ndeferred = 0;
+	RsinkPageReader reader;
+
+	rsink_seen_lock(seen);
+	rsink_page_reader_begin(&reader, seen->pages.rel);
+	for (int i = 0; i < n; i++)
+	{
+		const RsinkFingerprint *fp = &keys[i].fp;
+		RsinkEvent *event = &events[keys[i].position];
+
+		if (i + PREFETCH_AHEAD < n)
+			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
+		if (event->event_time <= seen->shared->horizon && !sink->apply_late)
+		{
+			event->status = RSINK_LATE;
+			continue;
+		}
+		if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
+		{
+			last = fp;
+			last_state = lookup_state(seen, &reader, fp, &last_payload);
+			if (last_state == RSINK_ROW_GONE)
+			{
+				event->status = RSINK_APPLIED;
+				fresh[nfresh++] = keys[i];
+				last_state = RSINK_ROW_COUNTED;
+				last_payload = fp->payload;
+				continue;
+			}
+		}
+		if (last_state == RSINK_ROW_OPEN)
+		{
+			event->status = RSINK_DEFERRED;
+			deferred[ndeferred++] = event;
+			seen->shared->low_claim = Min(seen->shared->low_claim, event->event_time);
+		}
+		else
+			event->status = last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
+	}
+	rsink_page_reader_end(&reader);
+	if (nfresh > 0)
+		claim(seen, events, fresh, nfresh);
+
+	/* inside the section, so that no horizon passes between check and row */
+	if (ndeferred > 0 && !seen->settling)
+		rsink_defer(sink, deferred, ndeferred);
+	rsink_seen_unlock(seen);
+}
+
+/*
+ * Decide on each of n sorted keys' events: sets their status to applied (and
+ * claims it), duplicate, deferred (and puts it aside), conflict or late.
+ *
+ * Waits for nothing but the section. Event ids that are equal within the batch
+ * count once, the one of the lowest position.
+ */
+void
+rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n)
+{
+	RsinkKey   *fresh = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkKey));
+	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
+
+	for (int from = 0; from < n; from += HOLD_EVENTS)
+	{
+		CHECK_FOR_INTERRUPTS();
+		claim_hold(seen, events, keys + from, Min(n - from, HOLD_EVENTS), fresh, deferred);
+	}
+	pfree(fresh);
+	pfree(deferred);
+}
+
+/*
+ * See that the COMMIT of this transaction waits for disk and synchronous
+ * standbys though it has written nothing: it has told its client of effects
+ * that others committed, and that answer must not outlive them.
+ *
+ * A commit without a transaction id, or without WAL before its own record,
+ * waits for nothing; a logical message gives it both, and no resource manager
+ * of ours is needed to replay it.
+ */
+void
+rsink_durable_answer(void)
+{
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()) || XactLastRecEnd == InvalidXLogRecPtr)
+		rsink_log_message("revenue_sink", "answer", 6);
+}

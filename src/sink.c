@@ -1,0 +1,581 @@
+/*-------------------------------------------------------------------------
+ *
+ * sink.c
+ *	  The sinks: what the catalog says of them, and their shared memory.
+ *
+ * A backend reads a sink's catalog row once and keeps it until the row is
+ * changed: create, alter and drop send a relcache invalidation for the catalog
+ * table, which every backend receives with its next lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "miscadmin.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "sink.h"
+
+typedef struct Slots
+{
+	LWLock		lock;			/* protects who has which slot */
+	RsinkShared slot[FLEXIBLE_ARRAY_MEMBER];
+} Slots;
+
+int			rsink_max_sinks = 64;
+
+static Slots *slots;
+static HTAB *cache;
+static Oid	catalog_relid = InvalidOid;
+
+/* Raise, with the way out, where the server hasn't loaded the library. */
+void
+rsink_require_preload(void)
+{
+	if (slots == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("revenue_sink must be loaded via shared_preload_libraries"),
+				 errhint("Add shared_preload_libraries = 'revenue_sink' to postgresql.conf and restart the server.")));
+}
+
+/* Shared memory needed for the sinks, in bytes. */
+Size
+rsink_shared_size(void)
+{
+	return add_size(offsetof(Slots, slot), mul_size(rsink_max_sinks, sizeof(RsinkShared)));
+}
+
+/* Attach to it; create it if this is the first time. */
+void
+rsink_shared_init(void)
+{
+	bool		found;
+
+	slots = ShmemInitStruct("revenue_sink sinks", rsink_shared_size(), &found);
+	if (!found)
+	{
+		int			tranche = LWLockNewTrancheId();
+
+		memset(slots, 0, rsink_shared_size());
+		LWLockInitialize(&slots->lock, tranche);
+		for (int i = 0; i < rsink_max_sinks; i++)
+			LWLockInitialize(&slots->slot[i].lock, tranche);
+	}
+	LWLockRegisterTranche(slots->lock.tranche, "revenue_sink");
+}
+
+/* Make a slot somebody's first, or nobody's. Caller holds both locks. */
+static void
+slot_reset(RsinkShared *shared, Oid db, int32 id)
+{
+	rsink_index_destroy(&shared->index);
+	shared->db = db;
+	shared->id = id;
+	shared->relfile = InvalidOid;
+	shared->built = false;
+	shared->short_of_memory = false;
+	shared->spilled = false;
+	shared->small_rows = 0;
+	shared->next_block = shared->known_blocks = 0;
+	shared->horizon = DT_NOBEGIN;
+	shared->low_claim = DT_NOEND;
+	shared->last_merge = 0;
+	shared->stats_since = GetCurrentTimestamp();
+	pg_atomic_init_u64(&shared->last_sequence, 0);
+	for (int i = 0; i < RSINK_NSTATS; i++)
+		pg_atomic_init_u64(&shared->stat[i], 0);
+}
+
+/*
+ * The committed horizon of a sink, from its table; DT_NOBEGIN if there is no
+ * such row yet.
+ */
+static TimestampTz
+read_horizon(int32 id)
+{
+	Relation	rel = table_open(rsink_catalog_relid("sink_state"), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TimestampTz horizon = DT_NOBEGIN;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_state_sink_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_state_sink_id), true,
+							  snapshot, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, Anum_state_horizon, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			horizon = DatumGetTimestampTz(datum);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return horizon;
+}
+
+/*
+ * Find or take the slot of a sink. Raises configuration_limit_exceeded when
+ * all slots are taken.
+ */
+static RsinkShared *
+slot_attach(int32 id)
+{
+	RsinkShared *found = NULL;
+	RsinkShared *unused = NULL;
+	TimestampTz horizon = read_horizon(id);
+
+	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < rsink_max_sinks && found == NULL; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		if (shared->db == MyDatabaseId && shared->id == id)
+			found = shared;
+		else if (!OidIsValid(shared->db) && unused == NULL)
+			unused = shared;
+	}
+	if (found == NULL && unused != NULL)
+	{
+		LWLockAcquire(&unused->lock, LW_EXCLUSIVE);
+		slot_reset(unused, MyDatabaseId, id);
+		LWLockRelease(&unused->lock);
+		found = unused;
+	}
+	if (found != NULL)
+	{
+		LWLockAcquire(&found->lock, LW_EXCLUSIVE);
+		found->horizon = Max(found->horizon, horizon);
+		LWLockRelease(&found->lock);
+	}
+	LWLockRelease(&slots->lock);
+	if (found == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("this server has no room for another sink"),
+				 errdetail("All %d places are taken.", rsink_max_sinks),
+				 errhint("Raise revenue_sink.max_sinks and restart the server.")));
+	return found;
+}
+
+static void
+slots_release(Oid db, int32 id)
+{
+	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		if (shared->db == db && (id == 0 || shared->id == id))
+		{
+			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+			slot_reset(shared, InvalidOid, 0);
+			LWLockRelease(&shared->lock);
+		}
+	}
+	LWLockRelease(&slots->lock);
+}
+
+/* Give back the slot of a sink of this database that is gone. */
+void
+rsink_sink_release(int32 id)
+{
+	slots_release(MyDatabaseId, id);
+}
+
+/* Give back all slots of a database that is gone. */
+void
+rsink_release_database(Oid db)
+{
+	slots_release(db, 0);
+}
+
+/* Whose is slot number i? InvalidOid past the last or if it's nobody's. */
+Oid
+rsink_shared_database(int slot)
+{
+	Oid			db;
+
+	LWLockAcquire(&slots->lock, LW_SHARED);
+	db = slot < rsink_max_sinks ? slots->slot[slot].db : InvalidOid;
+	LWLockRelease(&slots->lock);
+	return db;
+}
+
+static void
+cache_invalidate(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS seq;
+	RsinkSink  *sink;
+
+	if (OidIsValid(relid) && relid != catalog_relid)
+		return;
+	catalog_relid = InvalidOid;
+	hash_seq_init(&seq, cache);
+	while ((sink = hash_seq_search(&seq)) != NULL)
+		sink->valid = false;
+}
+
+/* Called once a process, from _PG_init. */
+void
+rsink_init_sink(void)
+{
+	HASHCTL		ctl = {
+		.keysize = NAMEDATALEN,
+		.entrysize = sizeof(RsinkSink)
+	};
+
+	cache = hash_create("revenue_sink sinks", 16, &ctl, HASH_ELEM | HASH_STRINGS);
+	CacheRegisterRelcacheCallback(cache_invalidate, (Datum) 0);
+}
+
+/* Tell all backends, at commit, that the catalog has changed. */
+void
+rsink_sink_changed(void)
+{
+	CacheInvalidateRelcacheByRelid(rsink_catalog_relid("sink_catalog"));
+}
+
+/*
+ * Length of a fixed interval in microseconds. Raises for months, infinite and
+ * negative ones; "what" names the argument.
+ */
+int64
+rsink_interval_usecs(const Interval *interval, const char *what)
+{
+	int64		usecs;
+
+	if (interval->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a fixed length of time", what),
+				 errhint("Months and years vary in length; use days, hours or minutes.")));
+	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &usecs) ||
+		pg_add_s64_overflow(usecs, interval->time, &usecs) || usecs < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is out of range", what)));
+	return usecs;
+}
+
+static void
+fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
+{
+	Datum		values[Natts_catalog];
+	bool		nulls[Natts_catalog];
+	bytea	   *key;
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	sink->id = DatumGetInt32(values[Anum_catalog_id - 1]);
+	sink->totals = strcmp(TextDatumGetCString(values[Anum_catalog_mode - 1]), "totals") == 0;
+	sink->apply_late = strcmp(TextDatumGetCString(values[Anum_catalog_late_policy - 1]), "apply") == 0;
+	sink->reject_bad = strcmp(TextDatumGetCString(values[Anum_catalog_on_bad_event - 1]), "reject") == 0;
+	sink->bucket = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_bucket - 1]), "bucket");
+	sink->dedup_window = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_dedup_window - 1]),
+											  "dedup_window");
+	sink->max_future = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_max_future - 1]),
+											"max_future");
+	sink->fact = DatumGetObjectId(values[Anum_catalog_fact - 1]);
+	sink->ingest = DatumGetObjectId(values[Anum_catalog_ingest - 1]);
+	sink->seen = DatumGetObjectId(values[Anum_catalog_seen - 1]);
+	sink->spill = DatumGetObjectId(values[Anum_catalog_spill - 1]);
+	sink->delta = DatumGetObjectId(values[Anum_catalog_delta - 1]);
+	sink->total = DatumGetObjectId(values[Anum_catalog_total - 1]);
+	key = DatumGetByteaPP(values[Anum_catalog_hash_key - 1]);
+	if (VARSIZE_ANY_EXHDR(key) != RSINK_HASH_KEY_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("sink \"%s\" has a damaged hash key", sink->name)));
+	memcpy(sink->key, VARDATA_ANY(key), RSINK_HASH_KEY_BYTES);
+}
+
+/* Read a sink's row from the catalog into the cache. */
+static bool
+cache_load(RsinkSink *sink)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink lookup",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Relation	rel;
+	Snapshot	snapshot;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found;
+
+	catalog_relid = rsink_catalog_relid("sink_catalog");
+	rel = table_open(catalog_relid, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&key, Anum_catalog_name, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(sink->name));
+	key.sk_collation = C_COLLATION_OID;
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_catalog_name), true,
+							  snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		fill_sink(sink, tuple, RelationGetDescr(rel));
+		sink->valid = true;
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return found;
+}
+
+/* The owner of a relation. */
+Oid
+rsink_relation_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/* May the current user do this with the sink? */
+bool
+rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
+{
+	Oid			user = GetUserId();
+
+	switch (right)
+	{
+		case RSINK_MAY_ANYTHING:
+			return true;
+		case RSINK_MAY_APPLY:
+			return pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK;
+		case RSINK_MAY_READ:
+			return pg_class_aclcheck(sink->fact, user, ACL_SELECT) == ACLCHECK_OK ||
+				pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK;
+		case RSINK_IS_OWNER:
+			return rsink_owns_relation(sink->ingest, user);
+	}
+	return false;
+}
+
+static void
+require_owner(const RsinkSink *sink)
+{
+	if (!rsink_sink_allows(sink, RSINK_IS_OWNER))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of sink \"%s\"", sink->name),
+				 errhint("The owner of the ingest view \"%s\" owns the sink.",
+						 get_rel_name(sink->ingest))));
+}
+
+static void
+require_right(const RsinkSink *sink, RsinkRight right)
+{
+	if (get_rel_name(sink->ingest) == NULL || get_rel_name(sink->fact) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("a view of sink \"%s\" has been dropped", sink->name),
+				 errhint("Remove what is left of the sink with revenue_sink.drop_sink().")));
+	if (right == RSINK_IS_OWNER)
+		require_owner(sink);
+	else if (!rsink_sink_allows(sink, right))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for sink \"%s\"", sink->name),
+				 right == RSINK_MAY_APPLY ?
+				 errhint("Applying events needs the INSERT privilege on the ingest view \"%s\".",
+						 get_rel_name(sink->ingest)) :
+				 errhint("Reading needs the SELECT privilege on the fact view \"%s\".",
+						 get_rel_name(sink->fact))));
+}
+
+static void
+attach(RsinkSink *sink)
+{
+	RsinkShared *shared = sink->shared;
+
+	/* nothing decided on a standby may outlive its promotion */
+	if (RecoveryInProgress())
+		sink->shared = NULL;
+	else if (shared == NULL || shared->db != MyDatabaseId || shared->id != sink->id)
+		sink->shared = slot_attach(sink->id);
+}
+
+/* Find a sink, in the cache or the catalog. Raises undefined_object. */
+static RsinkSink *
+find_sink(const char *name)
+{
+	RsinkSink  *sink = NULL;
+
+	rsink_require_preload();
+
+	/* receives what others have committed to the catalog */
+	AcceptInvalidationMessages();
+	if (strlen(name) < NAMEDATALEN)
+	{
+		bool		found;
+
+		sink = hash_search(cache, name, HASH_ENTER, &found);
+		if (!found)
+		{
+			sink->valid = false;
+			sink->shared = NULL;
+		}
+		if (!sink->valid && !cache_load(sink))
+		{
+			hash_search(cache, name, HASH_REMOVE, NULL);
+			sink = NULL;
+		}
+	}
+	if (sink == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("sink \"%s\" does not exist", name),
+				 errhint("revenue_sink.sink lists the sinks of this database; revenue_sink.create_sink() makes one.")));
+	return sink;
+}
+
+/*
+ * Find a sink by its name and see that the current user has the right. The
+ * result stays valid until the end of the transaction, though it may say what
+ * is committed later. On a standby ->shared is NULL.
+ *
+ * Raises undefined_object for an unknown sink, insufficient_privilege, and
+ * configuration_limit_exceeded.
+ */
+RsinkSink *
+rsink_sink_lookup(const char *name, RsinkRight right)
+{
+	RsinkSink  *sink = find_sink(name);
+
+	require_right(sink, right);
+	attach(sink);
+	return sink;
+}
+
+/*
+ * Find a sink that is to be dropped: one whose views are gone already belongs
+ * to whoever may be the extension's owner.
+ */
+RsinkSink *
+rsink_sink_lookup_dropping(const char *name)
+{
+	RsinkSink  *sink = find_sink(name);
+
+	if (get_rel_name(sink->ingest) != NULL)
+		require_owner(sink);
+	else if (!has_privs_of_role(GetUserId(), rsink_relation_owner(rsink_catalog_relid("sink_catalog"))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of extension revenue_sink to drop what is left of sink \"%s\"",
+						sink->name)));
+	return sink;
+}
+
+/* The name of the sink whose ingest view this is, or NULL. */
+static char *
+ingest_sink_name(Oid relid)
+{
+	Relation	rel = table_open(rsink_catalog_relid("sink_catalog"), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	char	   *name = NULL;
+	HeapTuple	tuple;
+
+	while (name == NULL && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		ingest = heap_getattr(tuple, Anum_catalog_ingest, RelationGetDescr(rel), &isnull);
+
+		if (!isnull && DatumGetObjectId(ingest) == relid)
+			name = TextDatumGetCString(heap_getattr(tuple, Anum_catalog_name,
+													RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return name;
+}
+
+/* Is this the ingest view of a sink? */
+bool
+rsink_is_ingest_view(Oid relid)
+{
+	return get_namespace_oid(RSINK_SCHEMA, true) != InvalidOid &&
+		ingest_sink_name(relid) != NULL;
+}
+
+/*
+ * The sink of an ingest view. The executor has checked the INSERT privilege.
+ * Raises wrong_object_type for any other relation.
+ */
+RsinkSink *
+rsink_sink_by_ingest(Oid relid)
+{
+	char	   *name = ingest_sink_name(relid);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not the ingest view of a sink", get_rel_name(relid)),
+				 errhint("Its triggers belong to the views that revenue_sink.create_sink() makes.")));
+	return rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+}
+
+/* Raise wrong_object_type unless the sink has the mode that a call needs. */
+void
+rsink_sink_require_mode(const RsinkSink *sink, bool totals)
+{
+	if (sink->totals != totals)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("sink \"%s\" is in mode '%s'", sink->name,
+						sink->totals ? "totals" : "events"),
+				 sink->totals ?
+				 errhint("Write to it with revenue_sink.upsert().") :
+				 errhint("Write to it with revenue_sink.apply().")));
+}
+
+/*
+ * A number higher than any this sink gave before, roughly the time in
+ * microseconds: a hybrid logical clock, so that it grows through restarts.
+ */
+int64
+rsink_next_sequence(RsinkSink *sink)
+{
+	pg_atomic_uint64 *last = &sink->shared->last_sequence;
+	uint64		old = pg_atomic_read_u64(last);
+	uint64		next;
+
+	do
+	{
+		next = Max(old + 1, (uint64) GetCurrentTimestamp());
+	} while (!pg_atomic_compare_exchange_u64(last, &old, next));
+	return (int64) next;
+}

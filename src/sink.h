@@ -1,0 +1,106 @@
+/*-------------------------------------------------------------------------
+ *
+ * sink.h
+ *	  The sinks: what the catalog says of them, and their shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_SINK_H
+#define RSINK_SINK_H
+
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/block.h"
+#include "storage/lwlock.h"
+#include "utils/relcache.h"
+
+#include "batch.h"
+#include "seen_index.h"
+
+/* Counters of stat_sink: the six statuses, then batches. */
+#define RSINK_STAT_BATCHES RSINK_NSTATUS
+#define RSINK_NSTATS (RSINK_NSTATUS + 1)
+
+/*
+ * What a sink keeps in shared memory. All of it is a hint or can be had again
+ * from the tables. Fields below "lock" are protected by it, the atomics aside.
+ */
+typedef struct RsinkShared
+{
+	Oid			db;				/* with id: whose; protected by slots lock */
+	int32		id;
+	LWLock		lock;			/* the section: check and claim */
+
+	RsinkIndex	index;
+	Oid			relfile;		/* file of the page table this describes */
+	bool		built;			/* are all rows of that file in the index? */
+	bool		short_of_memory;	/* the build waits for the worker */
+	bool		spilled;		/* does the spill table have rows? */
+	BlockNumber total_blocks;	/* of the build under way */
+	BlockNumber next_block;		/* the build has done the blocks before */
+	uint32		small_rows;		/* inserted since the last packing */
+	BlockNumber known_blocks;	/* length of the file when last looked at */
+
+	TimestampTz horizon;		/* event times up to it are late */
+	TimestampTz low_claim;		/* least event time claimed since reset */
+
+	pg_atomic_uint64 last_sequence; /* for rsink_next_sequence() */
+	pg_atomic_uint64 stat[RSINK_NSTATS];
+	TimestampTz stats_since;
+	TimestampTz last_merge;
+} RsinkShared;
+
+/* A row of the sink catalog, cached in the backend. */
+typedef struct RsinkSink
+{
+	char		name[NAMEDATALEN];	/* key of the cache */
+	int32		id;
+	bool		valid;			/* false: read the catalog again */
+	bool		totals;			/* mode 'totals' */
+	bool		apply_late;		/* late_policy 'apply' */
+	bool		reject_bad;		/* on_bad_event 'reject' */
+	Oid			fact;
+	Oid			ingest;
+	Oid			seen;
+	Oid			spill;
+	Oid			delta;
+	Oid			total;
+	int64		bucket;			/* microseconds */
+	int64		dedup_window;	/* microseconds */
+	int64		max_future;		/* microseconds */
+	unsigned char key[RSINK_HASH_KEY_BYTES];
+	RsinkShared *shared;
+} RsinkSink;
+
+/* What the caller must be allowed to do with a sink. */
+typedef enum RsinkRight
+{
+	RSINK_MAY_ANYTHING,			/* no check: internal use */
+	RSINK_MAY_APPLY,			/* INSERT on the ingest view */
+	RSINK_MAY_READ,				/* SELECT on the fact view, or the next */
+	RSINK_IS_OWNER				/* owns the ingest view */
+} RsinkRight;
+
+extern int	rsink_max_sinks;
+
+extern void rsink_require_preload(void);
+extern Size rsink_shared_size(void);
+extern void rsink_shared_init(void);
+
+extern RsinkSink *rsink_sink_lookup(const char *name, RsinkRight right);
+extern RsinkSink *rsink_sink_lookup_dropping(const char *name);
+extern Oid	rsink_relation_owner(Oid relid);
+extern RsinkSink *rsink_sink_by_ingest(Oid relid);
+extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);
+extern void rsink_sink_require_mode(const RsinkSink *sink, bool totals);
+extern void rsink_sink_changed(void);
+extern void rsink_sink_release(int32 id);
+extern void rsink_release_database(Oid db);
+extern Oid	rsink_shared_database(int slot);
+extern int64 rsink_next_sequence(RsinkSink *sink);
+extern int64 rsink_interval_usecs(const Interval *interval, const char *what);
+extern void rsink_init_sink(void);
+extern bool rsink_is_ingest_view(Oid relid);
+
+#endif							/* RSINK_SINK_H */

@@ -1,0 +1,369 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The worker of a database: its rounds.
+ *
+ * A round does, for each sink, what keeps it small: settle and merge, expire,
+ * pack, fold. Each step is a short transaction of its own; an error is logged,
+ * and that sink rests for a while. Nothing here is needed for a right answer.
+ *
+ * DROP DATABASE, RENAME and CREATE DATABASE .. TEMPLATE wait five seconds for
+ * other sessions of the database to go, with a lock on it. The worker asks for
+ * that lock, without waiting, at least once a second, and leaves when somebody
+ * has it; the launcher starts it again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "expire.h"
+#include "launcher.h"
+#include "revenue.h"
+#include "spi_util.h"
+#include "worker.h"
+
+/* The longest sleep, in ms, between two looks whether we are in the way. */
+#define MAX_NAP			1000L
+
+/* Rounds that a sink at rest may skip, and that one with an error does. */
+#define IDLE_ROUNDS		10
+#define ERROR_ROUNDS	30
+
+/* Rounds between two foldings. */
+#define FOLD_ROUNDS		30
+
+/* Longest back-off, in rounds, of merging under a held snapshot. */
+#define MAX_BACKOFF		64
+
+int			rsink_worker_interval = 1000;	/* ms */
+
+/* What the worker remembers of a sink between rounds. */
+typedef struct Tended
+{
+	char		name[NAMEDATALEN];
+	int32		id;
+	uint64		activity;		/* sum of its counters, last time */
+	int			skip;			/* rounds to skip */
+	int			rounds;
+	TransactionId merged;		/* transaction that merged last */
+	int			merge_wait;		/* rounds to wait before merging again */
+	int			merge_backoff;
+} Tended;
+
+static HTAB *tended;
+
+PGDLLEXPORT void revenue_sink_worker_main(Datum arg);
+
+static void
+begin_step(const char *what, const char *sink)
+{
+	char		activity[NAMEDATALEN + 64];
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	snprintf(activity, sizeof(activity), "%s %s", what, sink);
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+static void
+end_step(void)
+{
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Is somebody waiting for this database to be left? */
+static bool
+in_the_way(void)
+{
+	LOCKTAG		tag;
+	bool		free;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	StartTransactionCommand();
+	free = LockAcquire(&tag, RowExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	CommitTransactionCommand();
+	return !free;
+}
+
+/* Let the build of a sink's index go on until it is complete. */
+static void
+build_index(const char *name)
+{
+	bool		done = false;
+
+	while (!done)
+	{
+		RsinkSink  *sink;
+		RsinkSeen	seen;
+
+		begin_step("build index of sink", name);
+		sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+		if (sink->totals || sink->shared->built)
+			done = true;
+		else
+		{
+			rsink_seen_begin(&seen, sink, false);
+			for (int i = 0; i < 16 && !done; i++)
+				done = rsink_seen_build(&seen, true);
+			rsink_seen_end(&seen);
+		}
+		end_step();
+	}
+}
+
+/*
+ * May deltas be merged now? While somebody's snapshot keeps the dead rows of
+ * the last merge, each further one would only add to them.
+ */
+static bool
+merge_is_due(Tended *t, RsinkSink *sink)
+{
+	Relation	delta;
+	bool		pinned = false;
+
+	if (t->merge_wait > 0)
+	{
+		t->merge_wait--;
+		return false;
+	}
+	if (TransactionIdIsValid(t->merged))
+	{
+		delta = table_open(sink->delta, AccessShareLock);
+		pinned = TransactionIdPrecedesOrEquals(GetOldestNonRemovableTransactionId(delta), t->merged);
+		table_close(delta, AccessShareLock);
+	}
+	t->merge_backoff = pinned ? Min(Max(1, t->merge_backoff * 2), MAX_BACKOFF) : 0;
+	t->merge_wait = t->merge_backoff;
+	return true;
+}
+
+/* One round for one sink; returns the rows it moved. */
+static int64
+tend(Tended *t)
+{
+	int64		moved = 0;
+	RsinkSink  *sink;
+
+	build_index(t->name);
+
+	begin_step("merge sink", t->name);
+	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+	if (rsink_maintenance_lock(sink, false))
+	{
+		if (!sink->totals)
+			moved += rsink_settle(sink);
+		if (merge_is_due(t, sink))
+		{
+			int64		merged = rsink_merge_deltas(sink);
+
+			if (merged > 0)
+				t->merged = GetTopTransactionIdIfAny();
+			moved += merged;
+		}
+		else
+			moved++;			/* come again */
+	}
+	end_step();
+
+	begin_step("expire sink", t->name);
+	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+	if (rsink_maintenance_lock(sink, false))
+		moved += rsink_expire(sink);
+	end_step();
+
+	begin_step("pack sink", t->name);
+	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+	if (rsink_maintenance_lock(sink, false))
+		moved += rsink_pack(sink);
+	end_step();
+
+	if (t->rounds++ % FOLD_ROUNDS == FOLD_ROUNDS - 1)
+	{
+		begin_step("fold sink", t->name);
+		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+		if (rsink_maintenance_lock(sink, false))
+			rsink_fold(sink);
+		end_step();
+	}
+	return moved;
+}
+
+static uint64
+activity_of(const RsinkSink *sink)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < RSINK_NSTATS; i++)
+		sum += pg_atomic_read_u64(&sink->shared->stat[i]);
+	return sum;
+}
+
+/* The same, but an error is logged and makes the sink rest. */
+static void
+tend_safely(Tended *t, MemoryContext context)
+{
+	PG_TRY();
+	{
+		RsinkSink  *sink;
+		uint64		activity;
+
+		begin_step("look at sink", t->name);
+		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+		activity = activity_of(sink);
+		end_step();
+		if (activity != t->activity || t->skip == 0)
+		{
+			int64		moved = tend(t);
+
+			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
+			t->activity = activity;
+		}
+		else
+			t->skip--;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		t->skip = ERROR_ROUNDS;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
+/* The names of this database's sinks, in the current memory context. */
+static List *
+list_sinks(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *names = NIL;
+	RsinkSpi	spi;
+
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT, "SELECT name FROM revenue_sink.sink_catalog ORDER BY id");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		names = lappend(names, SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+		MemoryContextSwitchTo(old);
+	}
+	rsink_spi_end(&spi);
+	return names;
+}
+
+/* One round. False: the extension isn't there (any more). */
+static bool
+work_round(MemoryContext context)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+	bool		installed;
+
+	begin_step("look for", "sinks");
+	installed = OidIsValid(get_extension_oid("revenue_sink", true));
+	if (installed)
+	{
+		MemoryContext old = CurrentMemoryContext;
+		List	   *found = list_sinks();
+
+		MemoryContextSwitchTo(context);
+		foreach(lc, found)
+			names = lappend(names, pstrdup(lfirst(lc)));
+		MemoryContextSwitchTo(old);
+	}
+	end_step();
+	foreach(lc, names)
+	{
+		bool		found;
+		Tended	   *t = hash_search(tended, lfirst(lc), HASH_ENTER, &found);
+
+		if (!found)
+			memset((char *) t + NAMEDATALEN, 0, sizeof(Tended) - NAMEDATALEN);
+		tend_safely(t, context);
+	}
+	return installed;
+}
+
+/* Entry point of the worker of one database. */
+void
+revenue_sink_worker_main(Datum arg)
+{
+	Oid			db = DatumGetObjectId(arg);
+	RsinkExit	reason = RSINK_EXIT_YIELD;
+	MemoryContext context;
+	HASHCTL		ctl = {
+		.keysize = NAMEDATALEN,
+		.entrysize = sizeof(Tended)
+	};
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	rsink_worker_started(db);
+	BackgroundWorkerInitializeConnectionByOid(db, InvalidOid, 0);
+	pgstat_report_appname("revenue_sink worker");
+	tended = hash_create("revenue_sink tended", 16, &ctl, HASH_ELEM | HASH_STRINGS);
+	context = AllocSetContextCreate(TopMemoryContext, "revenue_sink round", ALLOCSET_DEFAULT_SIZES);
+
+	while (!in_the_way())
+	{
+		long		rest = rsink_worker_interval;
+
+		MemoryContextSwitchTo(context);
+		if (!work_round(context))
+		{
+			reason = RSINK_EXIT_NOT_INSTALLED;
+			break;
+		}
+		MemoryContextReset(context);
+		pgstat_report_stat(true);
+		do
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 Min(rest, MAX_NAP), PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+			}
+			rest -= MAX_NAP;
+		} while (rest > 0 && !in_the_way());
+	}
+	rsink_worker_ended(db, reason);
+	proc_exit(0);
+}

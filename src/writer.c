@@ -1,0 +1,395 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.c
+ *	  The batch of the current transaction, and the ledger of batches.
+ *
+ * A lost answer to COMMIT is resolved by the ledger: the writer begins the
+ * batch of the same number again, and learns that it is there. The ledger's
+ * row is inserted when the batch begins, so that whoever fences the epoch
+ * finds the transaction, and gets its results when the transaction ends.
+ *
+ * Why nothing slips past a fence: a batch registers in the ledger first and
+ * reads the epoch after, by a snapshot taken then; whoever opens an epoch
+ * commits it first and looks for registered transactions after. So either the
+ * batch sees the new epoch, or the opener sees the batch, and ends it. The
+ * epoch is read again before the commit or prepare, to fail early.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "seen.h"
+#include "writer.h"
+
+/* Counters of the current transaction, a list. */
+typedef struct PendingStat
+{
+	RsinkShared *shared;
+	int32		sink_id;
+	int64		n[RSINK_NSTATS];
+	struct PendingStat *next;
+} PendingStat;
+
+static RsinkBatch *batch;		/* in TopTransactionContext, or NULL */
+static PendingStat *pending;	/* likewise */
+static const char *unpreparable;	/* a call after which PREPARE does harm */
+
+PG_FUNCTION_INFO_V1(revenue_sink_begin_batch);
+
+/* The batch of the current transaction on this sink, or NULL. */
+const RsinkBatch *
+rsink_current_batch(const RsinkSink *sink)
+{
+	return batch != NULL && batch->sink_id == sink->id ? batch : NULL;
+}
+
+/* Note that the current transaction has applied events. */
+void
+rsink_writer_note(RsinkSink *sink, int64 events, TimestampTz newest)
+{
+	if (batch != NULL && batch->sink_id == sink->id)
+	{
+		batch->events += events;
+		batch->newest = Max(batch->newest, newest);
+	}
+}
+
+static PendingStat *
+pending_stat(RsinkSink *sink)
+{
+	PendingStat *stat;
+
+	for (stat = pending; stat != NULL; stat = stat->next)
+		if (stat->sink_id == sink->id)
+			return stat;
+	stat = MemoryContextAllocZero(TopTransactionContext, sizeof(PendingStat));
+	stat->shared = sink->shared;
+	stat->sink_id = sink->id;
+	stat->next = pending;
+	pending = stat;
+	return stat;
+}
+
+/* Count answers, for stat_sink, if this transaction commits. */
+void
+rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts)
+{
+	PendingStat *stat = pending_stat(sink);
+
+	for (int i = 0; i < RSINK_NSTATUS; i++)
+		stat->n[i] += counts->n[i];
+}
+
+/* From now on this transaction can't be prepared; "call" says why. */
+void
+rsink_forbid_prepare(const char *call)
+{
+	unpreparable = call;
+}
+
+/* Is this transaction, which is in progress, a prepared one? */
+bool
+rsink_xid_is_prepared(TransactionId xid)
+{
+	/* prepared transactions are the ones that no process runs */
+	return BackendXidGetPid(xid) == 0 && TransactionIdIsInProgress(xid) &&
+		BackendXidGetPid(xid) == 0;
+}
+
+/* What the ledger says of a batch number. */
+typedef enum LedgerState
+{
+	LEDGER_NEW,
+	LEDGER_DONE,				/* committed, or prepared */
+	LEDGER_OPEN,				/* in a session that hasn't ended */
+	LEDGER_PASSED				/* a later number is done */
+} LedgerState;
+
+static LedgerState
+ledger_scan(Relation ledger, const RsinkBatch *b, bool *seen_open)
+{
+	LedgerState state = LEDGER_NEW;
+	SnapshotData dirty;
+	ScanKeyData keys[4];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(b->sink_id));
+	ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(b->job));
+	ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(b->writer));
+	ScanKeyInit(&keys[3], Anum_ledger_epoch, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(b->epoch));
+	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
+	InitDirtySnapshot(dirty);
+	scan = systable_beginscan(ledger, rsink_table_index(ledger, Anum_ledger_sink_id), true,
+							  &dirty, 4, keys);
+	while (state != LEDGER_DONE && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		int64		first = DatumGetInt64(heap_getattr(tuple, Anum_ledger_number,
+													   RelationGetDescr(ledger), &isnull));
+		int64		last = DatumGetInt64(heap_getattr(tuple, Anum_ledger_last,
+													  RelationGetDescr(ledger), &isnull));
+		bool		open = TransactionIdIsValid(dirty.xmin) && !rsink_xid_is_prepared(dirty.xmin);
+
+		if (ItemPointerEquals(&tuple->t_self, (ItemPointer) &b->ledger))
+			continue;
+		*seen_open |= open;
+		if (first <= b->number && b->number <= last)
+			state = open ? LEDGER_OPEN : LEDGER_DONE;
+		else if (last > b->number && !open && state == LEDGER_NEW)
+			state = LEDGER_PASSED;
+	}
+	systable_endscan(scan);
+	return state;
+}
+
+/*
+ * What was open at the first look is looked at again: it may be the worker
+ * folding the ledger, which commits its new row and the old ones' end together.
+ */
+static LedgerState
+ledger_state(Relation ledger, const RsinkBatch *b)
+{
+	bool		seen_open = false;
+	LedgerState state = ledger_scan(ledger, b, &seen_open);
+
+	if (seen_open && state != LEDGER_DONE)
+		state = ledger_scan(ledger, b, &seen_open);
+	return state;
+}
+
+static void
+ledger_register(RsinkBatch *b)
+{
+	RsinkTable	ledger;
+	Datum		values[Natts_ledger];
+	bool		nulls[Natts_ledger] = {false};
+	HeapTuple	tuple;
+
+	rsink_table_open_named(&ledger, "batch");
+	values[Anum_ledger_sink_id - 1] = Int32GetDatum(b->sink_id);
+	values[Anum_ledger_job - 1] = CStringGetTextDatum(b->job);
+	values[Anum_ledger_writer - 1] = CStringGetTextDatum(b->writer);
+	values[Anum_ledger_epoch - 1] = Int64GetDatum(b->epoch);
+	values[Anum_ledger_number - 1] = Int64GetDatum(b->number);
+	values[Anum_ledger_last - 1] = Int64GetDatum(b->number);
+	values[Anum_ledger_events - 1] = Int64GetDatum(0);
+	nulls[Anum_ledger_newest - 1] = nulls[Anum_ledger_ended_at - 1] = true;
+	tuple = heap_form_tuple(RelationGetDescr(ledger.rel), values, nulls);
+	rsink_table_insert(&ledger, tuple);
+	b->ledger = tuple->t_self;
+	rsink_table_close(&ledger);
+}
+
+/*
+ * Complete the batch's own ledger row. Nobody else wants that row: until we
+ * commit it is no one's but ours.
+ */
+static void
+ledger_complete(RsinkBatch *b)
+{
+	Relation	ledger = table_open(rsink_catalog_relid("batch"), RowExclusiveLock);
+	HeapTupleData old;
+	Buffer		buffer;
+	Datum		values[Natts_ledger] = {0};
+	bool		nulls[Natts_ledger] = {false};
+	bool		replace[Natts_ledger] = {false};
+	HeapTuple	tuple;
+
+	old.t_self = b->ledger;
+	if (!heap_fetch(ledger, SnapshotSelf, &old, &buffer, false))
+		elog(ERROR, "the ledger row of the current batch is gone");
+	values[Anum_ledger_events - 1] = Int64GetDatum(b->events);
+	values[Anum_ledger_newest - 1] = TimestampTzGetDatum(b->newest);
+	nulls[Anum_ledger_newest - 1] = b->newest == DT_NOBEGIN;
+	values[Anum_ledger_ended_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	replace[Anum_ledger_events - 1] = replace[Anum_ledger_newest - 1] =
+		replace[Anum_ledger_ended_at - 1] = true;
+	tuple = heap_modify_tuple(&old, RelationGetDescr(ledger), values, nulls, replace);
+	ReleaseBuffer(buffer);
+	CatalogTupleUpdate(ledger, &tuple->t_self, tuple);
+	table_close(ledger, NoLock);
+}
+
+/*
+ * begin_batch(sink, job, writer, epoch, number) -> boolean
+ *
+ * Starts the batch of the current transaction. False: the writer has committed
+ * or prepared this number in this epoch, so the batch is to be skipped.
+ * Raises ERRCODE_RSINK_FENCED for an old epoch, serialization_failure where
+ * another session has the number open, and invalid_parameter_value for a
+ * number below the last one.
+ */
+Datum
+revenue_sink_begin_batch(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(0)), RSINK_MAY_APPLY);
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	RsinkBatch *b = palloc0(sizeof(RsinkBatch));
+	Relation	ledger;
+	LedgerState state;
+
+	b->sink = sink;
+	b->sink_id = sink->id;
+	b->job = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	b->writer = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	b->epoch = PG_GETARG_INT64(3);
+	b->number = PG_GETARG_INT64(4);
+	b->newest = DT_NOBEGIN;
+	ItemPointerSetInvalid(&b->ledger);
+	MemoryContextSwitchTo(old);
+
+	PreventCommandIfReadOnly("begin_batch()");
+	PreventCommandDuringRecovery("begin_batch()");
+	if (IsSubTransaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("begin_batch() cannot be called in a subtransaction"),
+				 errhint("A batch is a whole transaction: call begin_batch() right after BEGIN.")));
+	if (batch != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("batch %lld of writer \"%s\" has begun in this transaction",
+						(long long) batch->number, batch->writer),
+				 errhint("A transaction is one batch: COMMIT it before the next.")));
+	for (PendingStat *stat = pending; stat != NULL; stat = stat->next)
+		if (stat->sink_id == sink->id)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+					 errmsg("this transaction has written to sink \"%s\" before its batch began",
+							sink->name),
+					 errhint("Call begin_batch() right after BEGIN.")));
+	if (b->number < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch number %lld is negative", (long long) b->number),
+				 errhint("Number the batches of an epoch upwards from 0 or 1.")));
+
+	/* holding a lock on the sink keeps it from being dropped under the batch */
+	table_close(table_open(sink->delta, RowExclusiveLock), NoLock);
+	ledger = table_open(rsink_catalog_relid("batch"), RowExclusiveLock);
+	state = ledger_state(ledger, b);
+	if (state == LEDGER_NEW)
+	{
+		/* register first, look after: see the top of this file */
+		ledger_register(b);
+		rsink_epoch_require(sink, b->job, b->writer, b->epoch);
+		if ((state = ledger_state(ledger, b)) == LEDGER_DONE)
+			CatalogTupleDelete(ledger, &b->ledger);
+	}
+	else
+		rsink_epoch_require(sink, b->job, b->writer, b->epoch);
+	table_close(ledger, NoLock);
+
+	switch (state)
+	{
+		case LEDGER_NEW:
+			break;
+		case LEDGER_DONE:
+			rsink_durable_answer();
+			PG_RETURN_BOOL(false);
+		case LEDGER_OPEN:
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("batch %lld of writer \"%s\" is open in another session",
+							(long long) b->number, b->writer),
+					 errhint("Retry once that session has ended, or open a new epoch with open_writer().")));
+			break;
+		case LEDGER_PASSED:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("batch %lld of writer \"%s\" is below the last one of epoch %lld",
+							(long long) b->number, b->writer, (long long) b->epoch),
+					 errhint("Numbers grow within an epoch; open a new epoch with open_writer() to start again.")));
+			break;
+	}
+	batch = b;
+	pending_stat(sink)->n[RSINK_STAT_BATCHES] = 1;
+	PG_RETURN_BOOL(true);
+}
+
+/* Before COMMIT or PREPARE: nothing of an old epoch gets through. */
+static void
+before_end(void)
+{
+	if (batch == NULL)
+		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rsink_epoch_require(batch->sink, batch->job, batch->writer, batch->epoch);
+	ledger_complete(batch);
+	PopActiveSnapshot();
+}
+
+static void
+publish_stats(void)
+{
+	for (PendingStat *stat = pending; stat != NULL; stat = stat->next)
+	{
+		if (stat->shared == NULL || stat->shared->id != stat->sink_id)
+			continue;
+		for (int i = 0; i < RSINK_NSTATS; i++)
+			if (stat->n[i] != 0)
+				pg_atomic_fetch_add_u64(&stat->shared->stat[i], stat->n[i]);
+	}
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			before_end();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (unpreparable)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called %s", unpreparable),
+						 errhint("COMMIT it: its locks would stop the sink for as long as it is held.")));
+			before_end();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			publish_stats();
+			/* FALLTHROUGH */
+		case XACT_EVENT_ABORT:
+			batch = NULL;
+			pending = NULL;
+			unpreparable = NULL;
+			break;
+		default:
+			break;
+	}
+}
+
+/* Called once a process, from _PG_init. */
+void
+rsink_init_writer(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}

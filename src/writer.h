@@ -1,0 +1,44 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.h
+ *	  Epochs, the ledger of batches, offsets.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_WRITER_H
+#define RSINK_WRITER_H
+
+#include "sink.h"
+#include "utils/errcodes.h"
+
+/* The caller has been fenced off by a newer epoch: stop, don't retry. */
+#define ERRCODE_RSINK_FENCED MAKE_SQLSTATE('R', 'S', '0', '0', '1')
+
+/* The batch of the current transaction. */
+typedef struct RsinkBatch
+{
+	RsinkSink  *sink;
+	int32		sink_id;
+	char	   *job;
+	char	   *writer;
+	int64		epoch;
+	int64		number;
+	int64		events;			/* applied so far */
+	TimestampTz newest;			/* event time among them */
+	ItemPointerData ledger;		/* row of the ledger */
+} RsinkBatch;
+
+extern const RsinkBatch *rsink_current_batch(const RsinkSink *sink);
+extern void rsink_writer_note(RsinkSink *sink, int64 events, TimestampTz newest);
+extern void rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts);
+extern void rsink_forbid_prepare(const char *call);
+extern bool rsink_xid_is_prepared(TransactionId xid);
+extern void rsink_init_writer(void);
+
+/* epoch.c */
+extern int64 rsink_epoch_current(int32 sink_id, const char *job, const char *writer);
+extern void rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer,
+								int64 epoch);
+extern void rsink_require_nonatomic(FunctionCallInfo fcinfo, const char *call);
+
+#endif							/* RSINK_WRITER_H */

@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * events.h
+ *	  The events of the benchmark, encoded for the wire.
+ *
+ * Event i of set s is a function of (s, i), so the same data can be had again
+ * by every process of a run: an order id of 12 bytes, a UUID, a time in the
+ * hour from base on and an amount.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BENCH_EVENTS_H
+#define BENCH_EVENTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MINUTES 60
+#define NARRAYS 4				/* order_id, event_id, event_time, amount */
+
+/* Events of one transaction, in both shapes that go over the wire. */
+typedef struct Batch
+{
+	int			n;
+	char	   *array[NARRAYS]; /* binary arrays, as parameters */
+	int			array_len[NARRAYS];
+	char	   *rows;			/* COPY BINARY, without header and trailer */
+	size_t		rows_len;
+} Batch;
+
+/* What the minutes must add up to. */
+typedef struct Truth
+{
+	int64_t		cents[MINUTES];
+	int64_t		events[MINUTES];
+} Truth;
+
+extern int64_t base_epoch;		/* seconds since 1970, a full hour */
+extern int	minutes;			/* events fall into so many, at most MINUTES */
+
+extern Batch *batches_make(unsigned set, int64_t first, int64_t n, int size, int *nbatches,
+						   Truth *truth);
+extern void batches_free(Batch *batches, int nbatches);
+
+#endif							/* BENCH_EVENTS_H */

@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * ways.h
+ *	  The ways to get order events into revenue per minute, ours and others'.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BENCH_WAYS_H
+#define BENCH_WAYS_H
+
+#include <stdbool.h>
+
+#include "libpq-fe.h"
+
+#include "events.h"
+
+typedef struct Way
+{
+	const char *name;
+	const char *setup;			/* SQL before */
+	const char *statement;		/* COPY, or a statement with four parameters */
+	bool		single;			/* one COPY for everything */
+	const char *totals;			/* of minutes: epoch, cents, events; or NULL */
+	const char *count;			/* of events, where there are no totals */
+	const char *teardown;		/* SQL after */
+} Way;
+
+extern const Way way_apply;
+extern const Way way_ingest;
+extern const Way way_ingest_single;
+extern const Way way_hand;
+extern const Way way_hand_hash;
+extern const Way way_pk;
+extern const Way way_pk_single;
+extern const Way way_heap;
+extern const Way way_heap_single;
+extern const Way way_big;
+
+extern void fail(const char *fmt,...) __attribute__((format(printf, 1, 2), noreturn));
+extern PGconn *bench_connect(void);
+extern void bench_exec(PGconn *conn, const char *sql);
+extern char *bench_value(PGconn *conn, const char *sql);
+extern double now_seconds(void);
+
+extern void way_prepare(PGconn *conn, const Way *way);
+extern double way_run(PGconn *conn, const Way *way, const Batch *batches, int nbatches);
+extern void way_totals(PGconn *conn, const Way *way, Truth *totals);
+extern void way_verify(PGconn *conn, const Way *way, const Truth *truth);
+
+#endif							/* BENCH_WAYS_H */

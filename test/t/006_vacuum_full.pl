@@ -1,0 +1,182 @@
+# The sink's tables get new files, or lose their rows, under load.
+#
+# The index in shared memory holds addresses of rows, and those change with
+# VACUUM FULL, CLUSTER and the like. TRUNCATE makes the sink forget: the tables
+# are the truth. Nobody may be told a wrong answer by addresses of before.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+
+my $seed = $ENV{RSINK_SEED} || 1;
+
+my $writer_binary = build_client('writer');
+my $reader_binary = build_client('reader');
+plan skip_all => 'no C compiler' unless $writer_binary && $reader_binary;
+
+my $node = new_node('rewrite', conf => q(
+revenue_sink.worker_interval = '100ms'
+deadlock_timeout = '100ms'
+));
+create_sink($node, 'postgres');
+my %table = map { $_ => sink_table($node, 'postgres', $_) } qw(seen spill delta total);
+
+my $streams = RevenueSink::Streams->new(seed => $seed, writers => 2);
+my $load    = RevenueSink::Load->new(
+	seed    => $seed,
+	binary  => $writer_binary,
+	connstr => $node->connstr('postgres'),
+	streams => $streams);
+
+# Statements that take turns, one for every few batches that arrive. One that
+# loses a deadlock against the worker is no harm.
+sub run_with
+{
+	my ($blocks, @statements) = @_;
+	my ($steps, $ran) = (0, 0);
+
+	$load->start_all($streams->grow($blocks));
+	$load->run(sub {
+		my (undef, undef, $step) = @_;
+
+		return unless $step eq 'done' && ++$steps % 3 == 0;
+		my (undef, undef, $stderr) =
+		  $node->psql('postgres', $statements[ $ran++ % @statements ]);
+		die $stderr if $stderr =~ /ERROR/ && $stderr !~ /deadlock/;
+	});
+	return $ran;
+}
+
+# Files change.
+$load->start_reader($reader_binary);
+my $ran = run_with(150, (map { "VACUUM FULL $table{$_}" } sort keys %table),
+	"VACUUM (FREEZE, INDEX_CLEANUP ON) $table{seen}",
+	"REINDEX TABLE $table{spill}",
+	"REINDEX TABLE $table{total}",
+	"ALTER TABLE $table{seen} SET (fillfactor = 90); VACUUM FULL $table{seen}",
+	'VACUUM FULL',
+	q(SELECT revenue_sink.merge('s')));
+cmp_ok($ran, '>', 10, "$ran rewrites during load");
+is(differences($node, 'postgres', truth => $streams->truth), '',
+	'right totals after rewrites under load');
+ok($load->stop_reader, 'the reader saw markers together, and none vanish');
+
+# CLUSTER, on whatever index there is.
+foreach my $kind (sort keys %table)
+{
+	my $index = $node->safe_psql('postgres', qq(
+SELECT indexrelid::regclass FROM pg_index WHERE indrelid = '$table{$kind}'::regclass LIMIT 1));
+	$node->safe_psql('postgres', "CLUSTER $table{$kind} USING " . $index =~ s/.*\.//r)
+	  if $index ne '';
+}
+is(differences($node, 'postgres', truth => $streams->truth), '', 'and after CLUSTER');
+
+# The same stream once more, all of it: nothing is counted.
+$node->safe_psql('postgres', q(
+SELECT revenue_sink.store_offsets('s', 'orders', '{0,1}', '{0,0}')));
+$load->start_all($streams->{lines});
+$load->run;
+is(differences($node, 'postgres', truth => $streams->truth), '',
+	'a whole replay changes nothing');
+
+# A TRUNCATE that is rolled back changes nothing either; in its transaction
+# the events are forgotten.
+my $event = q('s', 'order-t', 'evt-t', '2024-03-01 10:01+00', 65, 'truncate');
+is($node->safe_psql('postgres', qq(
+SELECT revenue_sink.apply($event);
+BEGIN;
+TRUNCATE $table{seen}, $table{spill};
+SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
+SELECT revenue_sink.apply($event);
+SELECT revenue_sink.apply($event);
+ROLLBACK;
+SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
+SELECT revenue_sink.apply($event);
+SELECT sum(revenue) FROM fact_revenue_1m WHERE group_key = 'truncate')),
+	"applied\nf\napplied\nduplicate\nt\nduplicate\n65", 'TRUNCATE, rolled back');
+is($node->safe_psql('postgres', qq(
+TRUNCATE $table{seen}, $table{spill};
+SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
+SELECT revenue_sink.apply($event);
+SELECT revenue_sink.apply($event);
+SELECT sum(revenue) FROM fact_revenue_1m WHERE group_key = 'truncate';
+SELECT problem FROM revenue_sink.check('s'))),
+	"f\napplied\nduplicate\n130", 'TRUNCATE: the sink has forgotten');
+
+# A sink made, filled and truncated in one transaction: TRUNCATE cuts the file
+# in place then.
+is($node->safe_psql('postgres', q(
+SET client_min_messages = warning;
+BEGIN;
+SELECT revenue_sink.create_sink('new', 'new_fact', 'new_events');
+SELECT applied FROM revenue_sink.apply('new', array_agg('o' || i), array_agg('e' || i),
+	array_agg('2024-03-01 10:01+00'::timestamptz), array_agg(1.0))
+FROM generate_series(1, 5000) i;
+SELECT format('TRUNCATE %s', seen.oid::regclass)
+FROM pg_class seen WHERE relnamespace = 'revenue_sink'::regnamespace
+  AND relname ~ '^seen_[0-9]+$' ORDER BY seen.oid DESC LIMIT 1 \gexec
+SELECT applied FROM revenue_sink.apply('new', array_agg('o' || i), array_agg('e' || i),
+	array_agg('2024-03-01 10:01+00'::timestamptz), array_agg(1.0))
+FROM generate_series(1, 5000) i;
+COMMIT;
+SELECT sum(events) FROM new_fact;
+SELECT problem FROM revenue_sink.check('new');
+SELECT revenue_sink.drop_sink('new'))), "\n5000\n5000\n10000\n",
+	'create, apply and TRUNCATE in one transaction');
+
+# TRUNCATE under load: of a stream without duplicates, and on a connection
+# that is never lost, nothing may be taken for one that isn't. The replays
+# that a writer makes by itself would count again, so this one is in SQL.
+$node->safe_psql('postgres', q(
+SET client_min_messages = warning;
+SELECT revenue_sink.create_sink('once', 'once_fact', 'once_events');
+CREATE PROCEDURE feed(which text, calls int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR c IN 1 .. calls LOOP
+		PERFORM revenue_sink.apply('once', array_agg(which || c), array_agg('e' || i),
+			array_agg('2024-03-01 10:01+00'::timestamptz), array_agg(1.0))
+		FROM generate_series(1, 1000) i;
+		COMMIT;
+	END LOOP;
+END $$;
+));
+my $once = $node->safe_psql('postgres', q(
+SELECT oid::regclass FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace
+  AND relname ~ '^seen_[0-9]+$' ORDER BY oid DESC LIMIT 1));
+my @feeds = map { $node->background_psql('postgres') } (0, 1);
+foreach my $i (0, 1)
+{
+	$feeds[$i]->query_until(qr/fed/, "\\echo fed\nCALL feed('w$i-', 100);\n\\echo end\n");
+}
+my $truncated = 0;
+my $ended     = 0;
+while ($ended < 2)
+{
+	$node->safe_psql('postgres', "TRUNCATE $once");
+	$truncated++;
+	$_->{run}->pump_nb foreach @feeds;
+	$ended = grep { $_->{stdout} =~ /end/ } @feeds;
+}
+$_->quit foreach @feeds;
+is($node->safe_psql('postgres', q(
+SELECT sum(events) FROM once_fact;
+SELECT problem FROM revenue_sink.check('once'))), '200000',
+	"every event counted, with $truncated TRUNCATEs meanwhile");
+cmp_ok($truncated, '>', 2, 'which met the load');
+
+# A crash after all that.
+kill_server($node);
+$node->start;
+is($node->safe_psql('postgres', qq(
+SELECT revenue_sink.apply($event);
+SELECT sum(events) FROM once_fact;
+SELECT problem FROM revenue_sink.check('once');
+SELECT problem FROM revenue_sink.check('s'))), "duplicate\n200000",
+	'and after a crash');
+
+done_testing();

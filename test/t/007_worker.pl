@@ -1,0 +1,216 @@
+# The launcher and the workers, from CREATE EXTENSION to DROP DATABASE.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use POSIX ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = new_node('worker', streaming => 1, conf => q(
+revenue_sink.worker_interval = '100ms'
+autovacuum = off
+));
+
+# How many workers has a database?
+sub workers_become
+{
+	my ($db, $count, $name) = @_;
+
+	ok($node->poll_query_until('postgres', qq(
+SELECT count(*) = $count FROM pg_stat_activity
+WHERE backend_type = 'revenue_sink worker' AND datname = '$db')), $name);
+	return;
+}
+
+sub apply_some
+{
+	my ($db, $what) = @_;
+
+	return $node->safe_psql($db, qq(
+SELECT applied FROM revenue_sink.apply('s', array_agg('$what'::text), array_agg(i::text),
+	array_agg('2024-03-01 10:00+00'::timestamptz + i * interval '1 minute'),
+	array_agg(1.0)) FROM generate_series(1, 100) i));
+}
+
+sub merged
+{
+	my ($db, $name) = @_;
+
+	ok($node->poll_query_until($db,
+		'SELECT sum(unmerged_deltas) = 0 FROM revenue_sink.stat_sink'), $name);
+	return;
+}
+
+# Start.
+is($node->safe_psql('postgres', q(
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink launcher')),
+	'1', 'there is a launcher');
+is(scalar worker_pids($node), 0, 'and no worker without the extension');
+$node->safe_psql('postgres', 'CREATE EXTENSION revenue_sink');
+workers_become('postgres', 1, 'CREATE EXTENSION starts a worker');
+create_sink($node, 'postgres');
+my $total = sink_table($node, 'postgres', 'total');
+is(apply_some('postgres', 'first'), '100', 'events');
+merged('postgres', 'it merges');
+
+# What was rolled back leaves no worker behind.
+$node->safe_psql('postgres', 'CREATE DATABASE never');
+$node->safe_psql('never', 'BEGIN; CREATE EXTENSION revenue_sink; ROLLBACK');
+workers_become('never', 0, 'none for a CREATE EXTENSION that was rolled back');
+
+# Restart.
+$node->restart;
+workers_become('postgres', 1, 'started again after a restart');
+apply_some('postgres', 'second');
+merged('postgres', 'it merges again');
+
+# Ended in the middle of a merge: held there by a lock on what it writes.
+foreach my $signal (qw(TERM KILL))
+{
+	my $locker = $node->background_psql('postgres', on_error_stop => 0);
+	my $from   = -s $node->logfile;
+
+	$locker->query_safe("BEGIN; LOCK TABLE $total IN SHARE MODE");
+	apply_some('postgres', "merge $signal");
+	ok($node->poll_query_until('postgres', q(
+SELECT wait_event_type = 'Lock' FROM pg_stat_activity
+WHERE backend_type = 'revenue_sink worker' AND datname = 'postgres')),
+		"$signal: the worker is in the middle of a merge");
+	my ($pid) = worker_pids($node, 'postgres');
+	kill_process($signal, $pid);
+	if ($signal eq 'KILL')
+	{
+		$node->wait_for_log(qr/database system is ready to accept connections/, $from);
+		$locker->{run}->finish;
+	}
+	else
+	{
+		$locker->query_safe('COMMIT');
+		$locker->quit;
+	}
+	workers_become('postgres', 1, "$signal: a worker is back");
+	isnt((worker_pids($node, 'postgres'))[0], $pid, "$signal: a new one");
+	merged('postgres', "$signal: it finishes the merge");
+}
+is($node->safe_psql('postgres', q(
+SELECT count(*), sum(revenue), sum(events) FROM fact_revenue_1m;
+SELECT problem FROM revenue_sink.check('s'))), '100|400|400', 'totals are right');
+
+# Errors don't end it: it says why, waits, and tries again.
+my $from = -s $node->logfile;
+$node->safe_psql('postgres',
+	"ALTER TABLE $total ADD CONSTRAINT planted CHECK (false) NOT VALID");
+apply_some('postgres', 'error');
+$node->wait_for_log(qr/violates check constraint "planted"/, $from);
+is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), '500',
+	'readers see all while the merge fails');
+$node->safe_psql('postgres', "ALTER TABLE $total DROP CONSTRAINT planted");
+merged('postgres', 'it merges once the error is mended');
+
+# Settings are reloaded.
+sub set_interval
+{
+	my ($interval) = @_;
+
+	$node->safe_psql('postgres',
+		"ALTER SYSTEM SET revenue_sink.worker_interval = '$interval'");
+	$node->reload;
+	$node->poll_query_until('postgres', qq(
+SELECT current_setting('revenue_sink.worker_interval')::interval = '$interval'))
+	  or die 'not reloaded';
+}
+set_interval('1min');
+set_interval('100ms');
+apply_some('postgres', 'reload');
+merged('postgres', 'a long interval can be shortened');
+
+# Idle: no WAL, next to no work, over four seconds of rounds.
+$node->safe_psql('postgres', 'VACUUM ANALYZE; CHECKPOINT');
+
+sub cpu_seconds
+{
+	my ($pid) = @_;
+	my @stat = split / /, slurp_file("/proc/$pid/stat") =~ s/.*\) //r;
+
+	return ($stat[11] + $stat[12]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+}
+SKIP:
+{
+	my ($pid) = worker_pids($node, 'postgres');
+
+	skip 'no /proc here', 2 unless -r "/proc/$pid/stat";
+	my $used = cpu_seconds($pid);
+	my $wal  = $node->safe_psql('postgres', q(
+SELECT pg_current_wal_insert_lsn();
+SELECT pg_sleep(4);
+SELECT pg_current_wal_insert_lsn()));
+	my ($before, $after) = (split /\n/, $wal)[ 0, -1 ];
+	$used = cpu_seconds($pid) - $used;
+	cmp_ok($used, '<', 0.2, "$used s of 4 s used by an idle worker");
+	cmp_ok($node->safe_psql('postgres', "SELECT '$after'::pg_lsn - '$before'"),
+		'<', 1000, 'an idle worker writes no WAL');
+}
+
+# A standby has a launcher at most, and nothing is done there.
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+set_interval('1h');
+apply_some('postgres', 'standby');
+$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+is($standby->safe_psql('postgres', q(
+SELECT sum(events) FROM fact_revenue_1m;
+SELECT pg_sleep(1);
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker'
+  AND state <> 'idle')), "700\n\n0", 'nothing is done on a standby');
+unlike(slurp_file($standby->logfile), qr/ERROR/, 'and nothing is tried');
+$standby->stop;
+set_interval('100ms');
+merged('postgres', 'while the primary merges');
+
+# Databases: rename, copy and drop aren't blocked, and the workers follow.
+$node->safe_psql('postgres', 'CREATE DATABASE one');
+create_sink($node, 'one');
+workers_become('one', 1, 'a second database has a worker of its own');
+apply_some('one', 'x');
+foreach my $sql (
+	'ALTER DATABASE one RENAME TO two',
+	'CREATE DATABASE copy TEMPLATE two',
+	'DROP DATABASE two')
+{
+	my $db   = $sql =~ /RENAME/ ? 'one' : 'two';
+	my $from = time;
+
+	workers_become($db, 1, "$db has a worker");
+	my ($ret, undef, $stderr) = $node->psql('postgres', $sql);
+	is($ret, 0, "not blocked: $sql") or diag $stderr;
+	cmp_ok(time - $from, '<', 10, 'and done soon');
+}
+workers_become('two', 0, 'the worker of a dropped database is gone');
+workers_become('copy', 1, 'the copy has got a worker');
+apply_some('copy', 'y');
+merged('copy', 'which merges');
+is($node->safe_psql('copy', q(
+SELECT sum(events) FROM fact_revenue_1m;
+SELECT problem FROM revenue_sink.check('s'))), '200', 'the copy is right');
+
+# DROP EXTENSION, and the end of the first one too.
+$node->safe_psql('copy', q(
+SET client_min_messages = warning;
+DROP EXTENSION revenue_sink CASCADE));
+workers_become('copy', 0, 'DROP EXTENSION ends the worker');
+$node->safe_psql('copy', 'CREATE EXTENSION revenue_sink');
+workers_become('copy', 1, 'CREATE EXTENSION starts another');
+$node->safe_psql('postgres', 'DROP DATABASE copy; DROP DATABASE never');
+workers_become('postgres', 1, 'the first database keeps its own');
+is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))), '',
+	'check() finds nothing');
+
+done_testing();

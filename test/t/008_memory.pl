@@ -1,0 +1,125 @@
+# More events than the memory holds: slower, never wrong, never an error.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+
+my $events = 240_000;    # 16 bytes or so each, of 2 MB and then of 1 MB
+
+my $node = new_node('memory', conf => q(
+revenue_sink.dedup_memory = '2MB'
+revenue_sink.worker_interval = '100ms'
+));
+create_sink($node, 'postgres');
+
+# Events from .. to, in calls of 10,000; the counts of all calls.
+$node->safe_psql('postgres', q(
+CREATE FUNCTION feed(from_id int, to_id int) RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws('|', sum((r).applied), sum((r).duplicate), sum((r).deferred),
+		sum((r).conflict), sum((r).late), sum((r).rejected))
+	FROM (
+		SELECT revenue_sink.apply('s', array_agg('order-' || i / 3), array_agg('evt-' || i),
+			array_agg('2024-03-01 10:00+00'::timestamptz + i % 600 * interval '1 second'),
+			array_agg((i % 1000) / 100.0)) AS r
+		FROM generate_series(from_id, to_id - 1) i
+		GROUP BY i / 10000 OFFSET 0) calls
+$$;
+CREATE FUNCTION total() RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws('|', sum(events), round(sum(revenue), 2)) FROM fact_revenue_1m
+$$));
+
+sub feed
+{
+	my ($from, $to) = @_;
+
+	return $node->safe_psql('postgres', "SELECT feed($from, $to)");
+}
+
+# The true totals of events 0 .. n - 1, as total() gives them.
+sub truth
+{
+	my ($n) = @_;
+	my $cents = 0;
+
+	$cents += $_ % 1000 foreach (0 .. $n - 1);
+	my $revenue = sprintf('%d.%02d', $cents / 100, $cents % 100);
+	return "$n|$revenue";
+}
+
+sub state_is
+{
+	my ($n, $name) = @_;
+
+	is($node->safe_psql('postgres', 'SELECT total()'), truth($n),
+		"$name: totals are right");
+	is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))),
+		'', "$name: check() finds nothing");
+	return;
+}
+
+is(feed(0, $events), "$events|0|0|0|0|0", 'all are applied');
+state_is($events, 'first run');
+cmp_ok($node->safe_psql('postgres',
+	'SELECT seen_bytes_in_memory FROM revenue_sink.stat_sink'),
+	'<=', 2 * 1024 * 1024, 'memory is bounded');
+is(feed(0, $events), "0|$events|0|0|0|0", 'replay: all are duplicates');
+
+# A big transaction, rolled back and then not.
+my $more = $events + 100_000;
+is($node->safe_psql('postgres', qq(
+BEGIN;
+SELECT feed($events - 10000, $more);
+SELECT feed($events, $more);
+ROLLBACK;
+SELECT total())), "100000|10000|0|0|0|0\n0|100000|0|0|0|0\n" . truth($events),
+	'a big transaction that is rolled back');
+is($node->safe_psql('postgres', qq(
+BEGIN;
+SELECT feed($events, $more - 50000);
+SAVEPOINT s;
+SELECT feed($events, $more);
+ROLLBACK TO s;
+SELECT feed($events + 40000, $more);
+COMMIT)), "50000|0|0|0|0|0\n50000|50000|0|0|0|0\n50000|10000|0|0|0|0",
+	'a big transaction with a savepoint, committed');
+state_is($more, 'big transaction');
+
+# Crash, and the index is rebuilt; then with half the memory.
+kill_server($node);
+$node->start;
+is(feed(0, $more), "0|$more|0|0|0|0", 'after a crash: all are duplicates');
+state_is($more, 'after a crash');
+
+$node->stop('immediate');
+$node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '1MB'));
+$node->start;
+is($node->safe_psql('postgres', 'SHOW revenue_sink.dedup_memory'), '1MB', 'less memory');
+is(feed(0, $more), "0|$more|0|0|0|0", 'with less memory: all are duplicates');
+is(feed($more - 5000, $more + 15000), '15000|5000|0|0|0|0', 'and new ones are applied');
+state_is($more + 15000, 'with less memory');
+
+# Two sinks share the memory.
+$node->safe_psql('postgres', q(
+SELECT revenue_sink.create_sink('t', 't_fact', 't_events')));
+my $other = q(
+SELECT applied, duplicate FROM revenue_sink.apply('t', array_agg('o' || i), array_agg('e' || i),
+	array_agg('2024-03-01 10:00+00'::timestamptz), array_agg(1.0))
+FROM generate_series(1, 50000) i);
+is($node->safe_psql('postgres', "$other; $other"), "50000|0\n0|50000",
+	'a second sink works without memory');
+is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))), '',
+	'check() finds nothing there');
+is(feed(0, 20000), '0|20000|0|0|0|0', 'nor is the first one disturbed');
+
+# With more memory again.
+$node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '32MB'));
+$node->restart;
+is(feed($more, $more + 20000), '5000|15000|0|0|0|0', 'with more memory: right answers');
+state_is($more + 20000, 'with more memory');
+
+done_testing();

@@ -1,0 +1,61 @@
+# Without shared_preload_libraries: every call says what to add. Readers don't
+# need it, and nothing is lost by leaving it out for a while.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+
+my $node = new_node('preload');
+my $hint = qr/HINT:.*shared_preload_libraries = 'revenue_sink'/;
+
+create_sink($node, 'postgres');
+is($node->safe_psql('postgres', q(
+CREATE DATABASE fresh;
+SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65))),
+	'applied', 'preloaded, it works');
+
+$node->append_conf('postgresql.conf', q(shared_preload_libraries = ''));
+$node->restart;
+
+my ($ret, undef, $stderr) = $node->psql('fresh', 'CREATE EXTENSION revenue_sink');
+isnt($ret, 0, 'CREATE EXTENSION fails');
+like($stderr, $hint, 'and says what to add');
+
+foreach my $sql (
+	q(SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65)),
+	q(SELECT revenue_sink.apply('s', '{o}', '{e}', '{2024-03-01 10:01+00}', '{1}')),
+	q(SELECT revenue_sink.apply('s', '[]'::jsonb)),
+	q(INSERT INTO order_events VALUES ('o', 'e', '2024-03-01 10:01+00', 1)),
+	q(SELECT revenue_sink.upsert('s', '{2024-03-01 10:01+00}', '{1}')),
+	q(SELECT revenue_sink.store_offsets('s', 'orders', '{0}', '{1}')),
+	q(SELECT revenue_sink.begin_batch('s', 'job', 'writer', 1, 0)),
+	q(CALL revenue_sink.open_writer('s', 'job', 'writer')),
+	q(CALL revenue_sink.recover('s', 'job', NULL)),
+	q(SELECT revenue_sink.merge('s')),
+	q(SELECT revenue_sink.expire('s')),
+	q(SELECT * FROM revenue_sink.check('s')),
+	q(SELECT revenue_sink.seen('s', 'o', 'e')),
+	q(SELECT revenue_sink.create_sink('t', 't_fact', 't_events')))
+{
+	($ret, undef, $stderr) = $node->psql('postgres', $sql);
+	isnt($ret, 0, "fails: $sql");
+	like($stderr, $hint, 'and says what to add');
+}
+
+is($node->safe_psql('postgres', 'SELECT sum(revenue), sum(events) FROM fact_revenue_1m'),
+	'65|1', 'readers read');
+
+$node->append_conf('postgresql.conf', q(shared_preload_libraries = 'revenue_sink'));
+$node->restart;
+is($node->safe_psql('postgres', q(
+SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65);
+SELECT sum(revenue) FROM fact_revenue_1m;
+SELECT problem FROM revenue_sink.check('s'))), "duplicate\n65",
+	'with the line added, all is there');
+
+done_testing();
