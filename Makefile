@@ -4,6 +4,10 @@
 #	make demo				install what is missing, build, show the main job
 #	make check				install what is missing, build, run every test
 #	make bench				ratios against what a user would do instead
+#	make mutants			planted faults: does the suite catch each?
+#	make valgrind			the regress tests under valgrind
+#	make lint				compilers, clang-tidy and cppcheck
+#	make debug				build with assertions and without optimization
 
 EXTENSION = revenue_sink
 MODULE_big = revenue_sink
@@ -11,6 +15,7 @@ DATA = sql/revenue_sink--1.0.sql
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/revenue_sink--%,$(sort $(wildcard sql/*.sql))))
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test
 
 # 'make DEBUG=1' turns assertions of our own code on
 PG_CPPFLAGS = $(if $(DEBUG),-DUSE_ASSERT_CHECKING)
@@ -19,7 +24,49 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifneq ($(PGXS),)
+PROJECT_GOALS = demo check bench mutants valgrind lint model debug
+
+# The project's own goals start where PostgreSQL may not be installed yet, and
+# "check" is a name that PGXS has taken; they call make again for its goals.
+ifeq ($(filter $(PROJECT_GOALS),$(MAKECMDGOALS)),)
+PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+else
+.PHONY: $(PROJECT_GOALS)
+
+demo:
+	@test/setup demo
+	@$(MAKE) -s --no-print-directory install WERROR=1
+	@test/demo/run
+
+check:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install WERROR=1
+	@test/check
+
+bench:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install
+	@test/bench/run
+
+mutants:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install
+	@test/mutants/run
+
+valgrind:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install
+	@test/valgrind
+
+lint:
+	@test/setup check
+	@test/lint
+
+model:
+	@test/model/run
+
+debug:
+	@$(MAKE) -s --no-print-directory clean
+	@$(MAKE) -s --no-print-directory install DEBUG=1
 endif

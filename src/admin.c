@@ -331,10 +331,13 @@ refuse_if_held(const RsinkSink *sink)
 		return;
 	rsink_spi_begin(&spi);
 	if (rsink_spi(SPI_OK_SELECT,
-				  "SELECT p.gid FROM pg_locks l JOIN pg_prepared_xacts p "
-				  "  ON l.virtualtransaction = '-1/' || p.transaction "
-				  "WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database "
-				  "  WHERE datname = current_database()) AND l.relation IN (%u, %u) LIMIT 1",
+				  "SELECT p.gid FROM pg_locks l "
+				  "  JOIN pg_locks x ON x.virtualtransaction = l.virtualtransaction "
+				  "    AND x.locktype = 'transactionid' AND x.pid IS NULL "
+				  "  JOIN pg_prepared_xacts p ON p.transaction = x.transactionid "
+				  "WHERE l.locktype = 'relation' AND l.pid IS NULL AND l.database = "
+				  "  (SELECT oid FROM pg_database WHERE datname = current_database()) "
+				  "  AND l.relation IN (%u, %u) LIMIT 1",
 				  sink->delta, sink->seen) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),

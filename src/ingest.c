@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -202,7 +203,12 @@ revenue_sink_ingest(PG_FUNCTION_ARGS)
 			insert_total(c, trigger->tg_trigslot);
 		else
 			collect_event(c, trigger->tg_trigslot);
-		return PointerGetDatum(trigger->tg_trigtuple);
+
+		/*
+		 * A copy, because the executor frees the row it made for us only if it
+		 * gets back another one: a long COPY would keep all of its rows.
+		 */
+		return PointerGetDatum(heap_copytuple(trigger->tg_trigtuple));
 	}
 	if (c->n > 0)
 		flush_events(c);

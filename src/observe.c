@@ -28,6 +28,7 @@
 #include "functions.h"
 #include "seen.h"
 #include "spi_util.h"
+#include "totals.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_merge);
@@ -53,7 +54,16 @@ Datum
 revenue_sink_merge(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink = maintained_sink(fcinfo, "merge()");
-	int64		removed = sink->totals ? 0 : rsink_settle(sink);
+	int64		removed;
+
+	/* merging them now would take "the last commit" for "now" */
+	if (sink->totals && rsink_totals_pending(sink))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("merge() cannot run in a transaction that has upserted into sink \"%s\"",
+						sink->name),
+				 errhint("COMMIT first.")));
+	removed = sink->totals ? 0 : rsink_settle(sink);
 
 	PG_RETURN_INT64(removed + rsink_merge_deltas(sink));
 }

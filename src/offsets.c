@@ -80,7 +80,7 @@ revenue_sink_store_offsets(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s at position %d must not be null",
 							isnull[0] ? "partition" : "next_offset", i + 1)));
-		values[Anum_offset_sequence - 1] = Int64GetDatum(rsink_next_sequence(sink));
+		values[Anum_offset_sequence - 1] = Int64GetDatum(rsink_next_sequence(sink, NULL));
 		rsink_table_insert_values(&table, values, nulls);
 	}
 	rsink_table_close(&table);

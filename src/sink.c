@@ -564,10 +564,11 @@ rsink_sink_require_mode(const RsinkSink *sink, bool totals)
 
 /*
  * A number higher than any this sink gave before, roughly the time in
- * microseconds: a hybrid logical clock, so that it grows through restarts.
+ * microseconds: a hybrid logical clock, so that it grows through restarts. If
+ * previous isn't NULL it gets the number given before.
  */
 int64
-rsink_next_sequence(RsinkSink *sink)
+rsink_next_sequence(RsinkSink *sink, int64 *previous)
 {
 	pg_atomic_uint64 *last = &sink->shared->last_sequence;
 	uint64		old = pg_atomic_read_u64(last);
@@ -577,5 +578,7 @@ rsink_next_sequence(RsinkSink *sink)
 	{
 		next = Max(old + 1, (uint64) GetCurrentTimestamp());
 	} while (!pg_atomic_compare_exchange_u64(last, &old, next));
+	if (previous)
+		*previous = (int64) old;
 	return (int64) next;
 }

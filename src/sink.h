@@ -98,7 +98,7 @@ extern void rsink_sink_changed(void);
 extern void rsink_sink_release(int32 id);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);
-extern int64 rsink_next_sequence(RsinkSink *sink);
+extern int64 rsink_next_sequence(RsinkSink *sink, int64 *previous);
 extern int64 rsink_interval_usecs(const Interval *interval, const char *what);
 extern void rsink_init_sink(void);
 extern bool rsink_is_ingest_view(Oid relid);

@@ -44,6 +44,7 @@ typedef struct Inserted
 	RsinkSink  *sink;
 	Oid			delta;
 	int64		last_sequence;
+	bool		overtaken;		/* has another transaction taken one since? */
 	int64		n;
 	int64		size;
 	ItemPointerData *tids;
@@ -70,9 +71,21 @@ inserted_for(RsinkSink *sink)
 	return list;
 }
 
-static void
-remember(Inserted *list, const ItemPointerData *tid, int64 sequence)
+/* Has this transaction inserted versions into the sink? */
+bool
+rsink_totals_pending(const RsinkSink *sink)
 {
+	for (Inserted *list = inserted; list != NULL; list = list->next)
+		if (list->delta == sink->delta)
+			return true;
+	return false;
+}
+
+static void
+remember(Inserted *list, const ItemPointerData *tid, int64 sequence, int64 previous)
+{
+	if (list->n > 0 && previous != list->last_sequence)
+		list->overtaken = true;
 	if (list->n == list->size)
 	{
 		list->size *= 2;
@@ -123,7 +136,8 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 				   int64 position)
 {
 	const RsinkBatch *batch = rsink_current_batch(sink);
-	int64		sequence = rsink_next_sequence(sink);
+	int64		previous;
+	int64		sequence = rsink_next_sequence(sink, &previous);
 	Datum		values[Natts_version];
 	bool		nulls[Natts_version] = {false};
 	HeapTuple	tuple;
@@ -140,7 +154,7 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 	values[Anum_version_sequence - 1] = Int64GetDatum(sequence);
 	tuple = heap_form_tuple(RelationGetDescr(versions->rel), values, nulls);
 	rsink_table_insert(versions, tuple);
-	remember(inserted_for(sink), &tuple->t_self, sequence);
+	remember(inserted_for(sink), &tuple->t_self, sequence, previous);
 	heap_freetuple(tuple);
 }
 
@@ -205,7 +219,7 @@ renumber(Inserted *list)
 		if (!heap_fetch(versions.rel, SnapshotSelf, &old, &buffer, false))
 			continue;			/* its savepoint was rolled back */
 		heap_deform_tuple(&old, RelationGetDescr(versions.rel), values, nulls);
-		values[Anum_version_sequence - 1] = Int64GetDatum(rsink_next_sequence(list->sink));
+		values[Anum_version_sequence - 1] = Int64GetDatum(rsink_next_sequence(list->sink, NULL));
 		tuple = heap_form_tuple(RelationGetDescr(versions.rel), values, nulls);
 		ReleaseBuffer(buffer);
 		rsink_table_insert(&versions, tuple);
@@ -222,7 +236,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
 			for (Inserted *list = inserted; list != NULL; list = list->next)
-				if (list->sink->shared != NULL &&
+				if (list->overtaken ||
 					(int64) pg_atomic_read_u64(&list->sink->shared->last_sequence) != list->last_sequence)
 					renumber(list);
 			break;

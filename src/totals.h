@@ -26,6 +26,7 @@ typedef struct RsinkTotal
 
 extern void rsink_total_insert(RsinkSink *sink, RsinkTable *versions,
 							   const RsinkTotal *total, int64 position);
+extern bool rsink_totals_pending(const RsinkSink *sink);
 extern void rsink_init_totals(void);
 
 #endif							/* RSINK_TOTALS_H */

@@ -33,7 +33,9 @@ typedef struct Event
 static const int type_oid[NARRAYS] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, NUMERICOID};
 
 int64_t		base_epoch;
+int64_t		stream_length = 1;
 int			minutes = MINUTES;
+int			spread = 60 * MINUTES;
 
 /* One step of splitmix64. */
 static uint64_t
@@ -43,6 +45,22 @@ mix(uint64_t x)
 	x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
 	x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
 	return x ^ (x >> 31);
+}
+
+/*
+ * Microseconds after the base: the stream goes through its minutes in order,
+ * each event up to "spread" late. At a spread of all, in no order whatever.
+ */
+static int64_t
+event_offset(int64_t i, uint64_t random)
+{
+	int64_t		length = (int64_t) minutes * 60000000;
+	int64_t		late = (int64_t) spread * 1000000;
+
+	if (late > length)
+		late = length;
+	return (int64_t) ((double) (i % stream_length) / (double) stream_length * (double) (length - late)) +
+		(int64_t) (random % (uint64_t) late);
 }
 
 /* An order has two events, next to each other in the stream. */
@@ -69,7 +87,7 @@ event_make(unsigned set, int64_t i, Event *event)
 		*out++ = hex[half[k / 16] >> (60 - 4 * (k % 16)) & 15];
 	}
 
-	event->time = base_epoch * 1000000 + (int64_t) (rest % ((uint64_t) minutes * 60000000));
+	event->time = base_epoch * 1000000 + event_offset(i, rest);
 	event->cents = (int64_t) (mix(rest) % 99999) + 1;
 	if (mix(rest) >> 58 == 0)
 		event->cents = -event->cents;	/* a refund */

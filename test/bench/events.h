@@ -5,7 +5,7 @@
  *
  * Event i of set s is a function of (s, i), so the same data can be had again
  * by every process of a run: an order id of 12 bytes, a UUID, a time in the
- * hour from base on and an amount.
+ * hour from the base on and an amount.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,7 +36,9 @@ typedef struct Truth
 } Truth;
 
 extern int64_t base_epoch;		/* seconds since 1970, a full hour */
+extern int64_t stream_length;	/* events of one hour */
 extern int	minutes;			/* events fall into so many, at most MINUTES */
+extern int	spread;				/* seconds of disorder, at least 1 */
 
 extern Batch *batches_make(unsigned set, int64_t first, int64_t n, int size, int *nbatches,
 						   Truth *truth);

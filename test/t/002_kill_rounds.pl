@@ -24,7 +24,7 @@ use Test::More;
 my $seed    = $ENV{RSINK_SEED}   || 1;
 my $rounds  = $ENV{RSINK_ROUNDS} || 44;
 my $writers = 3;
-my $blocks  = 24;     # of each stream in a round
+my $blocks  = 60;     # of each stream in a round
 
 my $writer_binary = build_client('writer');
 my $reader_binary = build_client('reader');
@@ -32,7 +32,7 @@ plan skip_all => 'no C compiler' unless $writer_binary && $reader_binary;
 
 note "seed $seed";
 my $node = new_node('crash', conf => q(
-revenue_sink.worker_interval = '100ms'
+revenue_sink.worker_interval = '20ms'
 checkpoint_timeout = 30s
 ));
 create_sink($node, 'postgres');
@@ -78,7 +78,7 @@ my %kill = (
 my @kinds = ((sort keys %kill), 'server', 'backend', 'client');
 my @steps = qw(open begin begin applied applied commit commit commit done);
 
-my $failed = 0;
+my (%told, @story);
 foreach my $round (1 .. $rounds)
 {
 	# Every kind comes up as often, whatever the seed.
@@ -89,19 +89,25 @@ foreach my $round (1 .. $rounds)
 	my $what   = "round $round: $kind at writer $victim, $step $count";
 	my $killed = 0;
 
+	@story = ();
 	$load->start_all($streams->grow($blocks));
 	$load->run(sub {
-		my (undef, $n, $told) = @_;
+		my (undef, $n, $told, $at) = @_;
 
+		$told{$told}++;
+		push @story, "writer $n: $told $at";
 		return if $killed || $n != $victim || $told ne $step || --$count > 0;
 		$killed = 1;
+		push @story, "killing $kind";
 		$kill{$kind}->($n);
 	});
 	$what .= ' (nothing killed)' unless $killed;
 	is(differences($node, 'postgres', truth => $streams->truth), '', $what)
-	  or $failed = 1;
-	last if $failed;
+	  or last;
 }
+
+note join("\n", @story) unless Test::More->builder->is_passing;
+note join ', ', map { "$_: $told{$_}" } sort keys %told;
 
 ok($load->stop_reader, 'the reader saw markers together, and none vanish');
 diag("RSINK_SEED=$seed") unless Test::More->builder->is_passing;

@@ -78,7 +78,7 @@ sub waits_for_standby
 my %answers = (
 	'a duplicate' => [ "SELECT revenue_sink.apply($event)", 'duplicate' ],
 	'a call of duplicates' => [ q(
-SELECT duplicate FROM revenue_sink.apply('s', '{order-7,order-7}', '{evt-9f3,evt-9f3}',
+SELECT duplicate FROM revenue_sink.apply('s', ARRAY['order-7', 'order-7'], '{evt-9f3,evt-9f3}',
 	'{2024-03-01 10:01+00,2024-03-01 10:01+00}', '{65,65}')), '2' ],
 	'duplicates by jsonb' => [ q(
 SELECT duplicate FROM revenue_sink.apply('s', '[{"order_id": "order-7",

@@ -93,7 +93,7 @@ foreach my $format (sort keys %dumps)
 	is($node->safe_psql($db, $look), $node->safe_psql('postgres', $look),
 		"$format: the fact view is the same");
 	is($node->safe_psql($db, qq(
-SELECT * FROM revenue_sink.apply('$odd_sink', '{o,o,o,o}', '{e-1,e-2,e-3,e-9}',
+SELECT * FROM revenue_sink.apply('$odd_sink', ARRAY['o', 'o', 'o', 'o'], '{e-1,e-2,e-3,e-9}',
 	'{2024-03-01 10:01+00,2024-03-01 10:02+00,2024-03-01 11:01+00,2024-03-01 11:02+00}',
 	'{40,25,1.5,8}', '{g,g,h,h}'))), '1|3|0|0|0|0',
 		"$format: events of before are duplicates, a new one is applied");
@@ -102,7 +102,7 @@ SELECT sum(revenue), sum(events) FROM $odd_fact;
 SELECT reason, count(*) FROM revenue_sink.rejected_event
 GROUP BY reason ORDER BY reason;
 SELECT * FROM revenue_sink.offsets('$odd_sink') ORDER BY 1, 2)),
-		"74.5|4\nconflict|1\nrejected|1\norders|0|10\norders|1|20",
+		"74.5|4\nconflict|1\norder_id is empty|1\norders|0|10\norders|1|20",
 		"$format: counts, dead letters and offsets are right");
 	is($node->safe_psql($db, "BEGIN; $begin; COMMIT"), 'f',
 		"$format: the batch of before is known");

@@ -99,13 +99,21 @@ SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
 SELECT revenue_sink.apply($event);
 SELECT sum(revenue) FROM fact_revenue_1m WHERE group_key = 'truncate')),
 	"applied\nf\napplied\nduplicate\nt\nduplicate\n65", 'TRUNCATE, rolled back');
+# check() sees that revenue counts more than the rows that are left; that is
+# all it may find from here on.
+sub check_sql
+{
+	return "SELECT problem FROM revenue_sink.check('$_[0]')"
+	  . " WHERE problem !~ '^revenue counts \\d+ events, but'";
+}
+
 is($node->safe_psql('postgres', qq(
 TRUNCATE $table{seen}, $table{spill};
 SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
 SELECT revenue_sink.apply($event);
 SELECT revenue_sink.apply($event);
 SELECT sum(revenue) FROM fact_revenue_1m WHERE group_key = 'truncate';
-SELECT problem FROM revenue_sink.check('s'))),
+) . check_sql('s')),
 	"f\napplied\nduplicate\n130", 'TRUNCATE: the sink has forgotten');
 
 # A sink made, filled and truncated in one transaction: TRUNCATE cuts the file
@@ -114,18 +122,20 @@ is($node->safe_psql('postgres', q(
 SET client_min_messages = warning;
 BEGIN;
 SELECT revenue_sink.create_sink('new', 'new_fact', 'new_events');
-SELECT applied FROM revenue_sink.apply('new', array_agg('o' || i), array_agg('e' || i),
-	array_agg('2024-03-01 10:01+00'::timestamptz), array_agg(1.0))
-FROM generate_series(1, 5000) i;
+SELECT r.applied
+FROM (SELECT array_agg('o' || i) AS o, array_agg('e' || i) AS e,
+		array_agg('2024-03-01 10:01+00'::timestamptz) AS t, array_agg(1.0) AS a
+	FROM generate_series(1, 5000) i) given, revenue_sink.apply('new', o, e, t, a) r;
 SELECT format('TRUNCATE %s', seen.oid::regclass)
 FROM pg_class seen WHERE relnamespace = 'revenue_sink'::regnamespace
   AND relname ~ '^seen_[0-9]+$' ORDER BY seen.oid DESC LIMIT 1 \gexec
-SELECT applied FROM revenue_sink.apply('new', array_agg('o' || i), array_agg('e' || i),
-	array_agg('2024-03-01 10:01+00'::timestamptz), array_agg(1.0))
-FROM generate_series(1, 5000) i;
+SELECT r.applied
+FROM (SELECT array_agg('o' || i) AS o, array_agg('e' || i) AS e,
+		array_agg('2024-03-01 10:01+00'::timestamptz) AS t, array_agg(1.0) AS a
+	FROM generate_series(1, 5000) i) given, revenue_sink.apply('new', o, e, t, a) r;
 COMMIT;
 SELECT sum(events) FROM new_fact;
-SELECT problem FROM revenue_sink.check('new');
+) . check_sql('new') . q(;
 SELECT revenue_sink.drop_sink('new'))), "\n5000\n5000\n10000\n",
 	'create, apply and TRUNCATE in one transaction');
 
@@ -165,7 +175,7 @@ while ($ended < 2)
 $_->quit foreach @feeds;
 is($node->safe_psql('postgres', q(
 SELECT sum(events) FROM once_fact;
-SELECT problem FROM revenue_sink.check('once'))), '200000',
+) . check_sql('once')), '200000',
 	"every event counted, with $truncated TRUNCATEs meanwhile");
 cmp_ok($truncated, '>', 2, 'which met the load');
 
@@ -175,8 +185,7 @@ $node->start;
 is($node->safe_psql('postgres', qq(
 SELECT revenue_sink.apply($event);
 SELECT sum(events) FROM once_fact;
-SELECT problem FROM revenue_sink.check('once');
-SELECT problem FROM revenue_sink.check('s'))), "duplicate\n200000",
+) . check_sql('once') . ';' . check_sql('s')), "duplicate\n200000",
 	'and after a crash');
 
 done_testing();

@@ -33,9 +33,11 @@ sub apply_some
 	my ($db, $what) = @_;
 
 	return $node->safe_psql($db, qq(
-SELECT applied FROM revenue_sink.apply('s', array_agg('$what'::text), array_agg(i::text),
-	array_agg('2024-03-01 10:00+00'::timestamptz + i * interval '1 minute'),
-	array_agg(1.0)) FROM generate_series(1, 100) i));
+SELECT r.applied
+FROM (SELECT array_agg('$what'::text) AS o, array_agg(i::text) AS e,
+		array_agg('2024-03-01 10:00+00'::timestamptz + i * interval '1 minute') AS t,
+		array_agg(1.0) AS a
+	FROM generate_series(1, 100) i) given, revenue_sink.apply('s', o, e, t, a) r));
 }
 
 sub merged

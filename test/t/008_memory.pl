@@ -65,7 +65,7 @@ sub state_is
 is(feed(0, $events), "$events|0|0|0|0|0", 'all are applied');
 state_is($events, 'first run');
 cmp_ok($node->safe_psql('postgres',
-	'SELECT seen_bytes_in_memory FROM revenue_sink.stat_sink'),
+	'SELECT seen_bytes_memory FROM revenue_sink.stat_sink'),
 	'<=', 2 * 1024 * 1024, 'memory is bounded');
 is(feed(0, $events), "0|$events|0|0|0|0", 'replay: all are duplicates');
 
@@ -107,9 +107,10 @@ state_is($more + 15000, 'with less memory');
 $node->safe_psql('postgres', q(
 SELECT revenue_sink.create_sink('t', 't_fact', 't_events')));
 my $other = q(
-SELECT applied, duplicate FROM revenue_sink.apply('t', array_agg('o' || i), array_agg('e' || i),
-	array_agg('2024-03-01 10:00+00'::timestamptz), array_agg(1.0))
-FROM generate_series(1, 50000) i);
+SELECT r.applied, r.duplicate
+FROM (SELECT array_agg('o' || i) AS o, array_agg('e' || i) AS e,
+		array_agg('2024-03-01 10:00+00'::timestamptz) AS t, array_agg(1.0) AS a
+	FROM generate_series(1, 50000) i) given, revenue_sink.apply('t', o, e, t, a) r);
 is($node->safe_psql('postgres', "$other; $other"), "50000|0\n0|50000",
 	'a second sink works without memory');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))), '',

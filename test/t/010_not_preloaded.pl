@@ -28,7 +28,7 @@ like($stderr, $hint, 'and says what to add');
 
 foreach my $sql (
 	q(SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65)),
-	q(SELECT revenue_sink.apply('s', '{o}', '{e}', '{2024-03-01 10:01+00}', '{1}')),
+	q(SELECT revenue_sink.apply('s', ARRAY['o'], '{e}', '{2024-03-01 10:01+00}', '{1}')),
 	q(SELECT revenue_sink.apply('s', '[]'::jsonb)),
 	q(INSERT INTO order_events VALUES ('o', 'e', '2024-03-01 10:01+00', 1)),
 	q(SELECT revenue_sink.upsert('s', '{2024-03-01 10:01+00}', '{1}')),

@@ -41,6 +41,7 @@
 #define BLOCK 100
 #define MAX_BLOCKS 4			/* in a batch */
 #define MAX_REWIND 5			/* blocks replayed after a seek, less one */
+#define HANG_UP 20				/* of so many batches, one answer isn't heard */
 #define NFIELDS 5
 #define RETRY_MS 20
 #define PATIENCE_MS 120000		/* of retries without any progress */
@@ -402,6 +403,13 @@ send_batch(PGconn *conn, const char *epoch, int64_t number, int64_t from, int64_
 		return LOST;
 	PQclear(res);
 	tell("commit", from);
+
+	/* Now and then hang up without waiting for the answer. */
+	if (choose(HANG_UP) == 0)
+	{
+		PQsendQuery(conn, "COMMIT");
+		return LOST;
+	}
 	return command(conn, "COMMIT") ? DONE : LOST;
 }
 
@@ -470,13 +478,14 @@ stream(void)
 			tell("open", PQbackendPID(conn));
 
 			/* Keep the epoch only to ask after a batch that is in doubt. */
-			if (to == from || choose(3) > 0)
+			if (to == from || choose(2) > 0)
 			{
-				int64_t		position = -1;
+				int64_t		position;
 
-				number = 0;
-				if (open_epoch(conn, epoch, sizeof(epoch)))
-					position = seek(conn);
+				if (!open_epoch(conn, epoch, sizeof(epoch)))
+					goto lost;
+				number = 0;		/* only now: numbers are those of an epoch */
+				position = seek(conn);
 				if (position < 0)
 					goto lost;
 				from = position - (int64_t) BLOCK * choose(MAX_REWIND);
