@@ -153,12 +153,14 @@ create_views(int id, bool totals, const char *sink, const char *fact, const char
 	{
 		rsink_spi(SPI_OK_UTILITY,
 				  "CREATE VIEW %s AS SELECT DISTINCT ON (minute, group_key) minute, group_key, revenue, "
-				  "  NULL::bigint AS events "
-				  "FROM (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest "
-				  "  FROM (SELECT * FROM revenue_sink.total_%d UNION ALL "
-				  "        SELECT * FROM revenue_sink.delta_%d) AS every) AS ranked "
-				  "WHERE version IS NULL OR version = highest "
-				  "ORDER BY minute, group_key, epoch DESC, number DESC, sequence DESC", fact, id, id);
+				  "  NULL::bigint AS events FROM "
+				  "(SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM "
+				  "  (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest FROM "
+				  "    (SELECT * FROM revenue_sink.total_%d UNION ALL "
+				  "     SELECT * FROM revenue_sink.delta_%d) AS every) AS ranked "
+				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
+				  "  version IS NULL, epoch DESC, number DESC, sequence DESC) AS best "
+				  "ORDER BY minute, group_key, sequence DESC", fact, id, id);
 		rsink_spi(SPI_OK_UTILITY,
 				  "CREATE VIEW %s AS SELECT newest AS minute, NULL::text AS group_key, "
 				  "  NULL::numeric AS revenue, NULL::bigint AS version "

@@ -287,6 +287,12 @@ delete_rows(RsinkSeen *seen, TimestampTz horizon, int64 *events)
 	return removed;
 }
 
+static const char *
+time_literal(TimestampTz time)
+{
+	return TIMESTAMP_NOT_FINITE(time) ? "NULL" : psprintf("'%s'", timestamptz_to_str(time));
+}
+
 /*
  * Expire what the dedup window no longer covers, in the current transaction;
  * returns the rows removed. Caller holds the maintenance lock.
@@ -298,6 +304,8 @@ rsink_expire(RsinkSink *sink)
 	RsinkSpi	spi;
 	TimestampTz watermark;
 	TimestampTz horizon;
+	TimestampTz old_watermark;
+	TimestampTz old_horizon;
 	int64		removed;
 	int64		events = 0;
 
@@ -307,33 +315,28 @@ rsink_expire(RsinkSink *sink)
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_SELECT, "SELECT watermark, horizon FROM revenue_sink.sink_state WHERE sink_id = %d",
 			  sink->id);
-	watermark = SPI_processed > 0 ? rsink_spi_int64(0, 1, DT_NOBEGIN) : DT_NOBEGIN;
-	horizon = SPI_processed > 0 ? rsink_spi_int64(0, 2, DT_NOBEGIN) : DT_NOBEGIN;
+	old_watermark = watermark = SPI_processed > 0 ? rsink_spi_int64(0, 1, DT_NOBEGIN) : DT_NOBEGIN;
+	old_horizon = horizon = SPI_processed > 0 ? rsink_spi_int64(0, 2, DT_NOBEGIN) : DT_NOBEGIN;
 
 	/* a restore may have brought a horizon that shared memory doesn't know */
 	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
 	sink->shared->horizon = Max(sink->shared->horizon, horizon);
 	LWLockRelease(&sink->shared->lock);
 
-	if (horizon == DT_NOBEGIN || read_watermark(sink) > watermark)
-		watermark = Max(watermark, read_watermark(sink));
+	watermark = Max(watermark, read_watermark(sink));
 	if (watermark != DT_NOBEGIN)
 		horizon = raise_horizon(&seen, watermark - sink->dedup_window);
 	removed = horizon == DT_NOBEGIN ? 0 : delete_rows(&seen, horizon, &events);
 	if (horizon != DT_NOBEGIN && sink->shared->spilled)
 		removed += rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE event_time <= '%s'",
 							 get_rel_name(sink->spill), timestamptz_to_str(horizon));
-	rsink_spi(SPI_OK_INSERT,
-			  "INSERT INTO revenue_sink.sink_state AS s (sink_id, watermark, horizon, expired) "
-			  "VALUES (%d, %s, %s, " INT64_FORMAT ") ON CONFLICT (sink_id) DO UPDATE "
-			  "SET watermark = EXCLUDED.watermark, horizon = EXCLUDED.horizon, "
-			  "expired = s.expired + EXCLUDED.expired "
-			  "WHERE (s.watermark, s.horizon, 0) IS DISTINCT FROM "
-			  "(EXCLUDED.watermark, EXCLUDED.horizon, EXCLUDED.expired)",
-			  sink->id,
-			  watermark == DT_NOBEGIN ? "NULL" : quote_literal_cstr(pstrdup(timestamptz_to_str(watermark))),
-			  horizon == DT_NOBEGIN ? "NULL" : quote_literal_cstr(pstrdup(timestamptz_to_str(horizon))),
-			  events);
+	if (horizon != old_horizon || watermark != old_watermark || events > 0)
+		rsink_spi(SPI_OK_INSERT,
+				  "INSERT INTO revenue_sink.sink_state AS s (sink_id, watermark, horizon, expired) "
+				  "VALUES (%d, %s, %s, " INT64_FORMAT ") ON CONFLICT (sink_id) DO UPDATE "
+				  "SET watermark = EXCLUDED.watermark, horizon = EXCLUDED.horizon, "
+				  "expired = s.expired + EXCLUDED.expired",
+				  sink->id, time_literal(watermark), time_literal(horizon), events);
 	rsink_spi_end(&spi);
 	rsink_seen_end(&seen);
 	return removed;

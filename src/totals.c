@@ -140,6 +140,7 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 	int64		sequence = rsink_next_sequence(sink, &previous);
 	Datum		values[Natts_version];
 	bool		nulls[Natts_version] = {false};
+	bool		ranked;			/* epoch and number stand in for a version */
 	HeapTuple	tuple;
 
 	check_total(sink, total, position);
@@ -149,8 +150,9 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 	values[Anum_version_revenue - 1] = NumericGetDatum(total->revenue);
 	values[Anum_version_version - 1] = Int64GetDatum(total->version);
 	nulls[Anum_version_version - 1] = total->version_isnull;
-	values[Anum_version_epoch - 1] = Int64GetDatum(batch ? batch->epoch : 0);
-	values[Anum_version_number - 1] = Int64GetDatum(batch ? batch->number : 0);
+	ranked = batch != NULL && total->version_isnull;
+	values[Anum_version_epoch - 1] = Int64GetDatum(ranked ? batch->epoch : 0);
+	values[Anum_version_number - 1] = Int64GetDatum(ranked ? batch->number : 0);
 	values[Anum_version_sequence - 1] = Int64GetDatum(sequence);
 	tuple = heap_form_tuple(RelationGetDescr(versions->rel), values, nulls);
 	rsink_table_insert(versions, tuple);

@@ -360,6 +360,7 @@ revenue_sink_worker_main(Datum arg)
 			{
 				ConfigReloadPending = false;
 				ProcessConfigFile(PGC_SIGHUP);
+				rest = Min(rest, rsink_worker_interval);
 			}
 			rest -= MAX_NAP;
 		} while (rest > 0 && !in_the_way());

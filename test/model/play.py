@@ -118,7 +118,7 @@ class Sequence:
         if not tx.batch() and not tx.of(Merge):
             choices += [(1.2, self.prepare)]
         if (tx.isolation == "READ COMMITTED" and not self.sink.worker and not self.merging()
-                and not tx.batch() and not tx.of((Deferred, Version))):
+                and not tx.batch() and not tx.of(Deferred) and not tx.upserted):
             choices += [(0.4, self.merge)]
         return choices
 
@@ -327,6 +327,7 @@ class Sequence:
         def predict(tx):
             for cell, value in zip(cells, revenue):
                 tx.add(Version(cell, Decimal(value), rank, self.model.seq, None))
+            tx.upserted = True
         if rng.random() < 0.6:
             self.statement(s, "SELECT revenue_sink.upsert(%s, %s::timestamptz[], %s::numeric[], %s::text[], %s)",
                            [self.sink.name, minutes, revenue, groups, version], predict=predict)

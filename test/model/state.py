@@ -49,6 +49,7 @@ class Tx:
         self.frames = [("", [])]        # (savepoint, effects)
         self.failed = False
         self.calls = 0
+        self.upserted = False           # even if it was rolled back
 
     def effects(self):
         return (effect for _, effects in self.frames for effect in effects)
