@@ -37,9 +37,6 @@ PG_FUNCTION_INFO_V1(revenue_sink_create_sink);
 PG_FUNCTION_INFO_V1(revenue_sink_alter_sink);
 PG_FUNCTION_INFO_V1(revenue_sink_drop_sink);
 
-/* Sinks dropped by this transaction: their memory goes when it commits. */
-static List *dropped;
-
 static void
 require_one_of(const char *argument, const char *value, const char *one, const char *other)
 {
@@ -352,7 +349,8 @@ refuse_if_held(const RsinkSink *sink)
 /*
  * drop_sink(sink)
  *
- * Removes views, tables and all that is known of the sink. Waits for open
+ * Removes views, tables and all that is known of the sink; its shared memory is
+ * given back by the worker's next round. Waits for open
  * transactions, as DROP TABLE does; raises object_in_use for prepared ones.
  */
 Datum
@@ -401,39 +399,6 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.sink_catalog WHERE id = %d", sink->id);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		dropped = lappend_int(dropped, sink->id);
-		MemoryContextSwitchTo(old);
-	}
+	rsink_worker_wanted();
 	PG_RETURN_VOID();
-}
-
-static void
-xact_callback(XactEvent event, void *arg)
-{
-	ListCell   *lc;
-
-	if (event == XACT_EVENT_COMMIT)
-		foreach(lc, dropped)
-			rsink_sink_release(lfirst_int(lc));
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-		dropped = NIL;
-}
-
-static void
-subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
-{
-	/* a place kept too long is found again by the worker */
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		dropped = NIL;
-}
-
-/* Called once a process, from _PG_init. */
-void
-rsink_init_admin(void)
-{
-	RegisterXactCallback(xact_callback, NULL);
-	RegisterSubXactCallback(subxact_callback, NULL);
 }

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
 #include "amount.h"
@@ -115,31 +116,39 @@ rsink_sum_add(RsinkSum *sum, Numeric amount)
 Numeric
 rsink_sum_result(const RsinkSum *sum)
 {
-	char		buf[64];
-	char	   *p = buf + sizeof(buf);
 	bool		negative = sum->fixed < 0;
 	uint128		value = negative ? -(uint128) sum->fixed : (uint128) sum->fixed;
+	char		digits[64];
+	char	   *p = digits + sizeof(digits);
+	StringInfoData text;
 	Numeric		result;
 
-	*--p = '\0';
-	for (int i = 0; i < FRACTION_SCALE || value != 0 || i == FRACTION_SCALE; i++)
+	/* at least one digit before the point */
+	for (int i = 0; i <= FRACTION_SCALE || value != 0; i++)
 	{
-		if (i == FRACTION_SCALE)
-			*--p = '.';
 		*--p = (char) ('0' + (int) (value % 10));
 		value /= 10;
 	}
+	initStringInfo(&text);
 	if (negative)
-		*--p = '-';
-	result = DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(p),
+		appendStringInfoChar(&text, '-');
+	appendBinaryStringInfo(&text, p, (int) (digits + sizeof(digits) - p) - FRACTION_SCALE);
+	if (sum->scale > 0)
+	{
+		appendStringInfoChar(&text, '.');
+		appendBinaryStringInfo(&text, digits + sizeof(digits) - FRACTION_SCALE,
+							   Min(sum->scale, FRACTION_SCALE));
+		for (int i = FRACTION_SCALE; i < sum->scale; i++)
+			appendStringInfoChar(&text, '0');
+	}
+	result = DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(text.data),
 												 ObjectIdGetDatum(InvalidOid),
 												 Int32GetDatum(-1)));
+	pfree(text.data);
 	if (sum->rest)
-		result = DatumGetNumeric(DirectFunctionCall2(numeric_add,
-													 NumericGetDatum(result),
+		result = DatumGetNumeric(DirectFunctionCall2(numeric_add, NumericGetDatum(result),
 													 NumericGetDatum(sum->rest)));
-	return DatumGetNumeric(DirectFunctionCall2(numeric_round, NumericGetDatum(result),
-											   Int32GetDatum(sum->scale)));
+	return result;
 }
 
 /*

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -184,7 +185,8 @@ rsink_apply_begin(RsinkSink *sink, bool settling)
 	apply->slice = AllocSetContextCreate(context, "revenue_sink slice", ALLOCSET_DEFAULT_SIZES);
 	apply->position = 1;
 	apply->newest = DT_NOBEGIN;
-	apply->limit = settling ? DT_NOEND : GetCurrentTimestamp() + sink->max_future;
+	if (settling || pg_add_s64_overflow(GetCurrentTimestamp(), sink->max_future, &apply->limit))
+		apply->limit = DT_NOEND;
 	rsink_seen_begin(&apply->seen, sink, settling);
 	apply->revenue = rsink_revenue_begin(sink);
 	MemoryContextSwitchTo(old);

@@ -22,6 +22,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "common/int.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -52,23 +53,23 @@ int			rsink_writer_idle = 300;	/* seconds */
 
 /* What to do in shared memory when this transaction ends. */
 static RsinkShared *forget_shared;
-static int32 forget_sink;
+static Oid	forget_seen;
 static Entry *forget;			/* in TopTransactionContext */
 static Size nforget;
 static Size maxforget;
 
 static RsinkShared *raised_shared;	/* whose horizon we have raised, */
-static int32 raised_sink;
+static Oid	raised_seen;
 static TimestampTz raised_from; /* and where it was */
 
 /* Remove an entry from the index once this transaction has committed. */
 void
 rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp, const ItemPointerData *tid)
 {
-	if (nforget > 0 && forget_sink != sink->id)
+	if (nforget > 0 && forget_seen != sink->seen)
 		return;					/* an entry too many does no harm */
 	forget_shared = sink->shared;
-	forget_sink = sink->id;
+	forget_seen = sink->seen;
 	if (nforget == maxforget)
 	{
 		Size		size = Max(maxforget * 2, FORGET_HOLD);
@@ -89,7 +90,7 @@ forget_entries(void)
 	for (Size from = 0; from < nforget; from += FORGET_HOLD)
 	{
 		LWLockAcquire(&forget_shared->lock, LW_EXCLUSIVE);
-		if (forget_shared->id == forget_sink)
+		if (forget_shared->seen == forget_seen)
 			for (Size i = from; i < Min(from + FORGET_HOLD, nforget); i++)
 				rsink_index_remove(&forget_shared->index, &forget[i].fp, &forget[i].tid);
 		LWLockRelease(&forget_shared->lock);
@@ -102,7 +103,7 @@ lower_horizon(void)
 	if (raised_shared == NULL)
 		return;
 	LWLockAcquire(&raised_shared->lock, LW_EXCLUSIVE);
-	if (raised_shared->id == raised_sink)
+	if (raised_shared->seen == raised_seen)
 		raised_shared->horizon = raised_from;
 	LWLockRelease(&raised_shared->lock);
 }
@@ -240,7 +241,7 @@ raise_horizon(RsinkSeen *seen, TimestampTz candidate)
 		if (raised_shared == NULL)
 		{
 			raised_shared = shared;
-			raised_sink = seen->sink->id;
+			raised_seen = seen->sink->seen;
 			raised_from = shared->horizon;
 		}
 		shared->horizon = candidate;
@@ -305,6 +306,7 @@ rsink_expire(RsinkSink *sink)
 	TimestampTz watermark;
 	TimestampTz horizon;
 	TimestampTz old_watermark;
+	TimestampTz candidate;
 	TimestampTz old_horizon;
 	int64		removed;
 	int64		events = 0;
@@ -324,8 +326,10 @@ rsink_expire(RsinkSink *sink)
 	LWLockRelease(&sink->shared->lock);
 
 	watermark = Max(watermark, read_watermark(sink));
-	if (watermark != DT_NOBEGIN)
-		horizon = raise_horizon(&seen, watermark - sink->dedup_window);
+	if (watermark != DT_NOBEGIN &&
+		!pg_sub_s64_overflow(watermark, sink->dedup_window, &candidate) &&
+		IS_VALID_TIMESTAMP(candidate))
+		horizon = raise_horizon(&seen, candidate);
 	removed = horizon == DT_NOBEGIN ? 0 : delete_rows(&seen, horizon, &events);
 	if (horizon != DT_NOBEGIN && sink->shared->spilled)
 		removed += rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE event_time <= '%s'",

@@ -147,8 +147,9 @@ revenue_sink_may(PG_FUNCTION_ARGS)
 }
 
 /*
- * counters(sink) -> what stat_sink shows from shared memory; nulls on a
- * standby. Whoever can see the view may know it.
+ * counters(sink) -> what stat_sink shows of tables and shared memory; nulls for
+ * the latter on a standby, and for all of it where the caller may not see the
+ * sink.
  */
 Datum
 revenue_sink_counters(PG_FUNCTION_ARGS)
@@ -161,6 +162,8 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	RsinkSpi	spi;
 
+	if (!rsink_sink_allows(sink, RSINK_MAY_READ) && !rsink_sink_allows(sink, RSINK_IS_OWNER))
+		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	memset(nulls, shared == NULL, sizeof(nulls));

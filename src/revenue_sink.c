@@ -97,7 +97,6 @@ _PG_init(void)
 	rsink_init_totals();
 	rsink_init_ingest();
 	rsink_init_expire();
-	rsink_init_admin();
 	rsink_init_worker();
 	if (!IsBinaryUpgrade)
 		rsink_launcher_register();

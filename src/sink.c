@@ -85,11 +85,11 @@ rsink_shared_init(void)
 
 /* Make a slot somebody's first, or nobody's. Caller holds both locks. */
 static void
-slot_reset(RsinkShared *shared, Oid db, int32 id)
+slot_reset(RsinkShared *shared, Oid db, Oid seen)
 {
 	rsink_index_destroy(&shared->index);
 	shared->db = db;
-	shared->id = id;
+	shared->seen = seen;
 	shared->relfile = InvalidOid;
 	shared->built = false;
 	shared->short_of_memory = false;
@@ -141,18 +141,18 @@ read_horizon(int32 id)
  * all slots are taken.
  */
 static RsinkShared *
-slot_attach(int32 id)
+slot_attach(const RsinkSink *sink)
 {
 	RsinkShared *found = NULL;
 	RsinkShared *unused = NULL;
-	TimestampTz horizon = read_horizon(id);
+	TimestampTz horizon = read_horizon(sink->id);
 
 	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < rsink_max_sinks && found == NULL; i++)
 	{
 		RsinkShared *shared = &slots->slot[i];
 
-		if (shared->db == MyDatabaseId && shared->id == id)
+		if (shared->db == MyDatabaseId && shared->seen == sink->seen)
 			found = shared;
 		else if (!OidIsValid(shared->db) && unused == NULL)
 			unused = shared;
@@ -160,7 +160,7 @@ slot_attach(int32 id)
 	if (found == NULL && unused != NULL)
 	{
 		LWLockAcquire(&unused->lock, LW_EXCLUSIVE);
-		slot_reset(unused, MyDatabaseId, id);
+		slot_reset(unused, MyDatabaseId, sink->seen);
 		LWLockRelease(&unused->lock);
 		found = unused;
 	}
@@ -180,36 +180,47 @@ slot_attach(int32 id)
 	return found;
 }
 
+/* Give back one slot of a database, or (InvalidOid) all of them. */
 static void
-slots_release(Oid db, int32 id)
+slots_release(Oid db, Oid seen)
 {
 	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < rsink_max_sinks; i++)
 	{
 		RsinkShared *shared = &slots->slot[i];
 
-		if (shared->db == db && (id == 0 || shared->id == id))
+		if (shared->db == db && (!OidIsValid(seen) || shared->seen == seen))
 		{
 			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-			slot_reset(shared, InvalidOid, 0);
+			slot_reset(shared, InvalidOid, InvalidOid);
 			LWLockRelease(&shared->lock);
 		}
 	}
 	LWLockRelease(&slots->lock);
 }
 
-/* Give back the slot of a sink of this database that is gone. */
+/* Give back the slots of this database's sinks that are gone. */
 void
-rsink_sink_release(int32 id)
+rsink_release_gone(void)
 {
-	slots_release(MyDatabaseId, id);
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		Oid			seen = InvalidOid;
+
+		LWLockAcquire(&slots->lock, LW_SHARED);
+		if (slots->slot[i].db == MyDatabaseId)
+			seen = slots->slot[i].seen;
+		LWLockRelease(&slots->lock);
+		if (OidIsValid(seen) && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(seen)))
+			slots_release(MyDatabaseId, seen);
+	}
 }
 
 /* Give back all slots of a database that is gone. */
 void
 rsink_release_database(Oid db)
 {
-	slots_release(db, 0);
+	slots_release(db, InvalidOid);
 }
 
 /* Whose is slot number i? InvalidOid past the last or if it's nobody's. */
@@ -423,8 +434,8 @@ attach(RsinkSink *sink)
 	/* nothing decided on a standby may outlive its promotion */
 	if (RecoveryInProgress())
 		sink->shared = NULL;
-	else if (shared == NULL || shared->db != MyDatabaseId || shared->id != sink->id)
-		sink->shared = slot_attach(sink->id);
+	else if (shared == NULL || shared->db != MyDatabaseId || shared->seen != sink->seen)
+		sink->shared = slot_attach(sink);
 }
 
 /* Find a sink, in the cache or the catalog. Raises undefined_object. */

@@ -28,8 +28,8 @@
  */
 typedef struct RsinkShared
 {
-	Oid			db;				/* with id: whose; protected by slots lock */
-	int32		id;
+	Oid			db;				/* with seen: whose; protected by slots lock */
+	Oid			seen;			/* the page table: no two sinks ever share it */
 	LWLock		lock;			/* the section: check and claim */
 
 	RsinkIndex	index;
@@ -95,7 +95,7 @@ extern RsinkSink *rsink_sink_by_ingest(Oid relid);
 extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);
 extern void rsink_sink_require_mode(const RsinkSink *sink, bool totals);
 extern void rsink_sink_changed(void);
-extern void rsink_sink_release(int32 id);
+extern void rsink_release_gone(void);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);
 extern int64 rsink_next_sequence(RsinkSink *sink, int64 *previous);

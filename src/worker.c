@@ -293,6 +293,7 @@ work_round(MemoryContext context)
 	bool		installed;
 
 	begin_step("look for", "sinks");
+	rsink_release_gone();
 	installed = OidIsValid(get_extension_oid("revenue_sink", true));
 	if (installed)
 	{

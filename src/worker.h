@@ -15,6 +15,5 @@ extern void rsink_worker_shmem_init(void);
 extern void rsink_launcher_register(void);
 extern void rsink_worker_wanted(void);
 extern void rsink_init_worker(void);
-extern void rsink_init_admin(void);
 
 #endif							/* RSINK_WORKER_H */

@@ -46,6 +46,7 @@ typedef struct PendingStat
 {
 	RsinkShared *shared;
 	int32		sink_id;
+	Oid			seen;
 	int64		n[RSINK_NSTATS];
 	struct PendingStat *next;
 } PendingStat;
@@ -85,6 +86,7 @@ pending_stat(RsinkSink *sink)
 	stat = MemoryContextAllocZero(TopTransactionContext, sizeof(PendingStat));
 	stat->shared = sink->shared;
 	stat->sink_id = sink->id;
+	stat->seen = sink->seen;
 	stat->next = pending;
 	pending = stat;
 	return stat;
@@ -349,7 +351,7 @@ publish_stats(void)
 {
 	for (PendingStat *stat = pending; stat != NULL; stat = stat->next)
 	{
-		if (stat->shared == NULL || stat->shared->id != stat->sink_id)
+		if (stat->shared == NULL || stat->shared->seen != stat->seen)
 			continue;
 		for (int i = 0; i < RSINK_NSTATS; i++)
 			if (stat->n[i] != 0)

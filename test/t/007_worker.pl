@@ -169,7 +169,7 @@ is($standby->safe_psql('postgres', q(
 SELECT sum(events) FROM fact_revenue_1m;
 SELECT pg_sleep(1);
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker'
-  AND state <> 'idle')), "700\n\n0", 'nothing is done on a standby');
+  AND state <> 'idle')), "600\n\n0", 'nothing is done on a standby');
 unlike(slurp_file($standby->logfile), qr/ERROR/, 'and nothing is tried');
 $standby->stop;
 set_interval('100ms');
