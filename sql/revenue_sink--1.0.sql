@@ -106,6 +106,19 @@ ALTER TABLE revenue_sink.committed_offset REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.committed_offset (sink_id, source, partition);
 COMMENT ON TABLE revenue_sink.committed_offset IS 'offsets of the sources; the highest (epoch, number, sequence) counts';
 
+CREATE TABLE revenue_sink.decision (
+	sink_id integer NOT NULL,
+	job text COLLATE "C" NOT NULL,
+	writer text COLLATE "C" NOT NULL,
+	epoch bigint NOT NULL,
+	number bigint NOT NULL,
+	commits boolean NOT NULL,
+	decided_at timestamptz NOT NULL
+);
+ALTER TABLE revenue_sink.decision REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.decision (sink_id, job, writer, epoch, number);
+COMMENT ON TABLE revenue_sink.decision IS 'what has been decided of prepared batches: to commit, or to roll back';
+
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_id', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_catalog', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_state', '');
@@ -114,6 +127,7 @@ SELECT pg_catalog.pg_extension_config_dump('revenue_sink.rejected', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.committed_offset', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.decision', '');
 
 --
 -- Sinks
@@ -214,6 +228,38 @@ CREATE FUNCTION revenue_sink.store_offsets(
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_store_offsets';
 COMMENT ON FUNCTION revenue_sink.store_offsets(text, text, int[], bigint[]) IS
 	'store where to go on reading, together with the events of this transaction';
+
+CREATE FUNCTION revenue_sink.pre_commit(sink text)
+RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_pre_commit';
+COMMENT ON FUNCTION revenue_sink.pre_commit(text) IS
+	'phase one: the gid under which to PREPARE the batch of this transaction';
+
+CREATE PROCEDURE revenue_sink.commit_prepared(gid text, INOUT outcome text DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_prepared';
+COMMENT ON PROCEDURE revenue_sink.commit_prepared(text, text) IS
+	'phase two for one batch; however often it is called. For the sink''s owner';
+
+CREATE PROCEDURE revenue_sink.rollback_prepared(gid text, INOUT outcome text DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_rollback_prepared';
+COMMENT ON PROCEDURE revenue_sink.rollback_prepared(text, text) IS
+	'give up one prepared batch; however often it is called. For the sink''s owner';
+
+CREATE PROCEDURE revenue_sink.commit_checkpoint(
+	sink text, job text, checkpoint bigint, gids text[] DEFAULT NULL, INOUT committed bigint DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_checkpoint';
+COMMENT ON PROCEDURE revenue_sink.commit_checkpoint(text, text, bigint, text[], bigint) IS
+	'phase two for all batches of a job up to a completed checkpoint. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.outcome(gid text)
+RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_outcome';
+COMMENT ON FUNCTION revenue_sink.outcome(text) IS
+	'what became of a batch: committed, rolled back, in doubt, open or unknown';
+
+CREATE FUNCTION revenue_sink.prepared_batches(
+	sink text, OUT job text, OUT writer text, OUT epoch bigint, OUT number bigint, OUT gid text,
+	OUT prepared_at timestamptz, OUT events bigint, OUT state text)
+RETURNS SETOF record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_prepared';
+COMMENT ON FUNCTION revenue_sink.prepared_batches(text) IS 'what the view prepared shows of a sink';
 
 CREATE FUNCTION revenue_sink.offsets(sink text, source text DEFAULT NULL)
 RETURNS TABLE (source text, partition int, next_offset bigint)
@@ -320,6 +366,13 @@ CREATE VIEW revenue_sink.writer WITH (security_barrier) AS
 	WHERE revenue_sink.may_see(s.fact, s.ingest);
 COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
 
+CREATE VIEW revenue_sink.prepared WITH (security_barrier) AS
+	SELECT s.name AS sink, p.job, p.writer, p.epoch, p.number, p.gid, p.prepared_at,
+		clock_timestamp() - p.prepared_at AS age, p.events, p.state
+	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
+	WHERE revenue_sink.may_see(s.fact, s.ingest);
+COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
+
 --
 -- Privileges. The functions ask for the privileges of the views themselves;
 -- the views show what the current user may see; tables are for their owner.
@@ -329,6 +382,6 @@ REVOKE ALL ON ALL TABLES IN SCHEMA revenue_sink FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA revenue_sink FROM PUBLIC;
 REVOKE ALL ON FUNCTION revenue_sink.start_worker() FROM PUBLIC;
 GRANT SELECT ON revenue_sink.sink, revenue_sink.stat_sink, revenue_sink.rejected_event,
-	revenue_sink.deferred, revenue_sink.writer TO PUBLIC;
+	revenue_sink.deferred, revenue_sink.writer, revenue_sink.prepared TO PUBLIC;
 
 SELECT revenue_sink.start_worker();

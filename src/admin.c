@@ -130,7 +130,15 @@ create_tables(int id, bool totals, const char *owner)
 					  i == 0 ? "delta" : "total", id,
 					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
 	}
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.delta_%d (minute, group_key)", id);
+
+
+	/*
+	 * Deltas come nearly in order of their minutes, and live for a second: a
+	 * b-tree would cost a small batch more than the deltas themselves.
+	 */
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE INDEX ON revenue_sink.delta_%d USING brin (minute, group_key) "
+			  "  WITH (pages_per_range = 8, autosummarize = on)", id);
 	rsink_spi(SPI_OK_UTILITY,
 			  "ALTER TABLE revenue_sink.delta_%d SET (autovacuum_vacuum_scale_factor = 0, "
 			  "  autovacuum_vacuum_threshold = 1000)", id);
@@ -357,7 +365,7 @@ Datum
 revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 {
 	static const char *const shared_tables[] = {
-		"sink_state", "deferred_event", "rejected", "epoch", "batch", "committed_offset"
+		"sink_state", "deferred_event", "rejected", "epoch", "batch", "committed_offset", "decision"
 	};
 	char	   *name = text_argument(fcinfo, 0, "sink");
 	RsinkSink  *sink = rsink_sink_lookup_dropping(name);

@@ -34,7 +34,8 @@ struct RsinkApply
 	RsinkCounts counts;
 	int64		position;		/* of the next event, counted from 1 */
 	TimestampTz newest;			/* event time among those applied */
-	TimestampTz limit;			/* later event times are bad */
+	TimestampTz limit;			/* later event times are bad, */
+	TimestampTz earliest;		/* and those before, whose bucket has no start */
 	MemoryContext context;		/* of the whole */
 	MemoryContext slice;		/* of the events in hand */
 };
@@ -113,6 +114,13 @@ find_fault(const RsinkApply *apply, const RsinkEvent *event, Fault *fault)
 		fault->hint = "Correct the clock of the source, or raise the sink's max_future.";
 		return true;
 	}
+	if (unlikely(event->event_time < apply->earliest))
+	{
+		fault->what = "is too far in the past";
+		fault->reason = "event_time is too far in the past";
+		fault->hint = "Its bucket would start before the first timestamp there is.";
+		return true;
+	}
 	fault->column = "amount";
 	if (unlikely(event->amount == NULL))
 	{
@@ -187,6 +195,7 @@ rsink_apply_begin(RsinkSink *sink, bool settling)
 	apply->newest = DT_NOBEGIN;
 	if (settling || pg_add_s64_overflow(GetCurrentTimestamp(), sink->max_future, &apply->limit))
 		apply->limit = DT_NOEND;
+	apply->earliest = MIN_TIMESTAMP + sink->bucket;
 	rsink_seen_begin(&apply->seen, sink, settling);
 	apply->revenue = rsink_revenue_begin(sink);
 	MemoryContextSwitchTo(old);
@@ -276,8 +285,7 @@ rsink_apply_end(RsinkApply *apply, RsinkCounts *counts)
 	rsink_revenue_end(apply->revenue);
 	rsink_seen_end(&apply->seen);
 	rsink_durable_answer();
-	rsink_writer_note(apply->sink, apply->counts.n[RSINK_APPLIED], apply->newest);
-	rsink_writer_count(apply->sink, &apply->counts);
+	rsink_writer_count(apply->sink, &apply->counts, apply->newest);
 	for (int i = 0; i < RSINK_NSTATUS; i++)
 		counts->n[i] += apply->counts.n[i];
 	MemoryContextDelete(apply->context);

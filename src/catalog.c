@@ -10,6 +10,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "executor/tuptable.h"
 #include "utils/lsyscache.h"
 
 #include "catalog.h"
@@ -63,6 +64,23 @@ rsink_table_insert_values(RsinkTable *table, Datum *values, bool *nulls)
 
 	rsink_table_insert(table, tuple);
 	heap_freetuple(tuple);
+}
+
+/* The same for many rows at once: one WAL record a page. */
+void
+rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n)
+{
+	TupleTableSlot **slots = palloc(n * sizeof(TupleTableSlot *));
+
+	for (int i = 0; i < n; i++)
+	{
+		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsHeapTuple);
+		ExecStoreHeapTuple(tuples[i], slots[i], false);
+	}
+	CatalogTuplesMultiInsertWithInfo(table->rel, slots, n, table->indexes);
+	for (int i = 0; i < n; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	pfree(slots);
 }
 
 /* Close it; the lock stays until the end of the transaction. */

@@ -107,6 +107,15 @@
 #define Anum_ledger_ended_at		9
 #define Natts_ledger				9
 
+#define Anum_decision_sink_id		1
+#define Anum_decision_job			2
+#define Anum_decision_writer		3
+#define Anum_decision_epoch			4
+#define Anum_decision_number		5
+#define Anum_decision_commits		6
+#define Anum_decision_decided_at	7
+#define Natts_decision				7
+
 #define Anum_offset_sink_id			1
 #define Anum_offset_source			2
 #define Anum_offset_partition		3
@@ -128,6 +137,7 @@ extern void rsink_table_open(RsinkTable *table, Oid relid);
 extern void rsink_table_open_named(RsinkTable *table, const char *name);
 extern void rsink_table_insert(RsinkTable *table, HeapTuple tuple);
 extern void rsink_table_insert_values(RsinkTable *table, Datum *values, bool *nulls);
+extern void rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n);
 extern void rsink_table_close(RsinkTable *table);
 extern Oid	rsink_table_index(Relation rel, int attnum);
 

@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "checkpoint.h"
 #include "compat.h"
 #include "seen.h"
 #include "spi_util.h"
@@ -169,19 +170,29 @@ insert_epoch(int32 sink_id, const char *job, const char *writer, int64 epoch)
 }
 
 /*
+ * Take the lock under which epochs are opened and batches decided on, to the
+ * end of the transaction. Jobs rarely share one; no batch ever asks for it.
+ */
+void
+rsink_job_lock(const char *job)
+{
+	LockDatabaseObject(RelationRelationId, rsink_catalog_relid("epoch"),
+					   (uint16) hash_bytes((const unsigned char *) job, strlen(job)),
+					   ExclusiveLock);
+}
+
+/*
  * Open an epoch for a writer, or (NULL) the whole job, or find that the
- * caller's token is the one that is open. Openers of a sink take turns.
+ * caller's token is the one that is open. Caller holds the job's lock.
  */
 static int64
 open_epoch(const RsinkSink *sink, const char *job, const char *writer,
-		   bool token_isnull, int64 token)
+		   bool token_isnull, int64 token, bool *is_new)
 {
 	Epochs		epochs;
 	int64		current;
 
-	LockDatabaseObject(RelationRelationId, rsink_catalog_relid("epoch"),
-					   (uint16) hash_bytes((const unsigned char *) job, strlen(job)),
-					   ExclusiveLock);
+	*is_new = true;
 	read_epochs(sink->id, job, writer, &epochs);
 	if (token_isnull)
 	{
@@ -201,7 +212,10 @@ open_epoch(const RsinkSink *sink, const char *job, const char *writer,
 				 errhint("Use a number that grows with each incarnation, or NULL.")));
 	current = writer ? Max(epochs.whole, epochs.own) : epochs.whole;
 	if (token == current)
+	{
+		*is_new = false;
 		return token;
+	}
 	/* for a whole job the token must lie above every writer's, too */
 	current = writer ? current : epochs.every;
 	if (token <= current)
@@ -274,11 +288,32 @@ end_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
 	}
 }
 
+/*
+ * Decide on what the older epochs have left prepared: batches that belong to
+ * the restored checkpoint commit, later ones roll back.
+ */
+static void
+decide_leftovers(const RsinkSink *sink, const char *job, const char *writer,
+				 int64 epoch, bool restores, int64 restored)
+{
+	ListCell   *lc;
+
+	foreach(lc, rsink_prepared_list(sink, job, writer))
+	{
+		RsinkPrepared *p = lfirst(lc);
+
+		if (p->decision == RSINK_UNDECIDED && p->epoch < epoch)
+			rsink_decide(sink, p->job, p->writer, p->epoch, p->number,
+						 restores && p->number <= restored ? RSINK_COMMIT : RSINK_ROLLBACK);
+	}
+}
+
 /* What both procedures do; returns the record of their INOUT arguments. */
 static Datum
 open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
-			   bool restores, bool token_isnull, int64 token)
+			   bool restores, int64 restored, bool token_isnull, int64 token)
 {
+	bool		is_new;
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	char	   *job = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	RsinkSink  *sink;
@@ -297,10 +332,14 @@ open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	token = open_epoch(sink, job, writer, token_isnull, token);
+	rsink_job_lock(job);
+	token = open_epoch(sink, job, writer, token_isnull, token, &is_new);
+	if (is_new)
+		decide_leftovers(sink, job, writer, token, restores, restored);
 	rsink_durable_answer();
 	SPI_commit();
 	end_sessions(sink_id, job, writer, token);
+	rsink_finish_all(sink, job, writer, token);
 	SPI_finish();
 
 	value = Int64GetDatum(token);
@@ -320,7 +359,9 @@ require_argument(FunctionCallInfo fcinfo, int argno, const char *name)
  * open_writer(sink, job, writer, restored, INOUT epoch)
  *
  * Starts a writer and fences its predecessor: when it returns, no transaction
- * of an older epoch of this writer can commit any more.
+ * of an older epoch of this writer can commit any more. What they had prepared
+ * is committed up to the restored checkpoint (needs the sink's owner), and
+ * rolled back after it; all of it where none was restored.
  */
 Datum
 revenue_sink_open_writer(PG_FUNCTION_ARGS)
@@ -329,7 +370,7 @@ revenue_sink_open_writer(PG_FUNCTION_ARGS)
 	require_argument(fcinfo, 1, "job");
 	require_argument(fcinfo, 2, "writer");
 	return open_and_fence(fcinfo, "open_writer()", text_to_cstring(PG_GETARG_TEXT_PP(2)),
-						  !PG_ARGISNULL(3), PG_ARGISNULL(4),
+						  !PG_ARGISNULL(3), PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3), PG_ARGISNULL(4),
 						  PG_ARGISNULL(4) ? 0 : PG_GETARG_INT64(4));
 }
 
@@ -343,6 +384,7 @@ revenue_sink_recover(PG_FUNCTION_ARGS)
 {
 	require_argument(fcinfo, 0, "sink");
 	require_argument(fcinfo, 1, "job");
-	return open_and_fence(fcinfo, "recover()", NULL, !PG_ARGISNULL(2), PG_ARGISNULL(3),
+	return open_and_fence(fcinfo, "recover()", NULL, !PG_ARGISNULL(2),
+						  PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2), PG_ARGISNULL(3),
 						  PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3));
 }

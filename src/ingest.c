@@ -177,8 +177,7 @@ insert_total(Collected *c, TupleTableSlot *slot)
 	rsink_total_insert(c->sink, &versions, &total, ++c->total);
 	rsink_table_close(&versions);
 	counts.n[RSINK_APPLIED] = 1;
-	rsink_writer_note(c->sink, 1, DT_NOBEGIN);
-	rsink_writer_count(c->sink, &counts);
+	rsink_writer_count(c->sink, &counts, DT_NOBEGIN);
 }
 
 /*

@@ -197,6 +197,11 @@ rsink_fold(RsinkSink *sink)
 			  "(SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id AND n.job = e.job "
 			  "AND n.epoch > e.epoch AND n.writer IS NOT DISTINCT FROM e.writer)", sink->id);
 	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.decision WHERE sink_id = %d "
+			  "AND decided_at < now() - make_interval(secs => " INT64_FORMAT ") "
+			  "AND NOT EXISTS (SELECT FROM pg_prepared_xact())",
+			  sink->id, sink->dedup_window / USECS_PER_SEC + 86400);
+	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.rejected r WHERE sink_id = %d AND "
 			  "(rejected_at < now() - make_interval(days => %d) OR EXISTS "
 			  "(SELECT FROM revenue_sink.rejected f WHERE f.sink_id = r.sink_id AND f.digest = r.digest "

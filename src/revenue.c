@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -27,6 +28,9 @@
 
 /* Groups kept in memory before they are written as deltas. */
 #define MAX_GROUPS 65536
+
+/* Deltas written at once. */
+#define FLUSH_GROUPS 1000
 
 typedef struct GroupKey
 {
@@ -120,22 +124,34 @@ rsink_revenue_begin(const RsinkSink *sink)
 static void
 flush_groups(RsinkRevenue *revenue)
 {
-	Datum		values[Natts_delta];
-	bool		nulls[Natts_delta] = {false};
 	MemoryContext old = MemoryContextSwitchTo(revenue->context);
+	HeapTuple  *tuples = palloc(Min(revenue->groups->members, FLUSH_GROUPS) * sizeof(HeapTuple));
+	int			n = 0;
 	groups_iterator iterator;
-	RevenueGroup	   *group;
+	RevenueGroup *group;
 
 	groups_start_iterate(revenue->groups, &iterator);
 	while ((group = groups_iterate(revenue->groups, &iterator)) != NULL)
 	{
+		Datum		values[Natts_delta];
+		bool		nulls[Natts_delta] = {false};
+
 		values[Anum_delta_minute - 1] = TimestampTzGetDatum(group->key.minute);
 		values[Anum_delta_group_key - 1] =
 			PointerGetDatum(cstring_to_text_with_len(group->key.group_key, group->key.group_len));
 		values[Anum_delta_revenue - 1] = NumericGetDatum(rsink_sum_result(&group->sum));
 		values[Anum_delta_events - 1] = Int64GetDatum(group->events);
-		rsink_table_insert_values(&revenue->deltas, values, nulls);
+		tuples[n++] = heap_form_tuple(RelationGetDescr(revenue->deltas.rel), values, nulls);
+		if (n == FLUSH_GROUPS)
+		{
+			rsink_table_insert_many(&revenue->deltas, tuples, n);
+			n = 0;
+		}
 	}
+	if (n == 1)
+		rsink_table_insert(&revenue->deltas, tuples[0]);
+	else if (n > 1)
+		rsink_table_insert_many(&revenue->deltas, tuples, n);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(revenue->context);
 }

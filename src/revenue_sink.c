@@ -16,6 +16,7 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 
+#include "checkpoint.h"
 #include "compat.h"
 #include "expire.h"
 #include "ingest.h"
@@ -78,6 +79,10 @@ define_settings(void)
 							"Days for which rejected events are kept.",
 							NULL, &rsink_rejected_retention, 30, 1, 36500,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.in_doubt_warning",
+							"Time after which a prepared batch that nobody decides on is warned about.",
+							NULL, &rsink_in_doubt_warning, 300, 1, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("revenue_sink");
 }
 

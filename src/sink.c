@@ -509,9 +509,9 @@ rsink_sink_lookup_dropping(const char *name)
 	return sink;
 }
 
-/* The name of the sink whose ingest view this is, or NULL. */
+/* The name of the sink with this value in a column of the catalog, or NULL. */
 static char *
-ingest_sink_name(Oid relid)
+sink_name_where(int attnum, Datum value)
 {
 	Relation	rel = table_open(rsink_catalog_relid("sink_catalog"), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -522,9 +522,8 @@ ingest_sink_name(Oid relid)
 	while (name == NULL && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
-		Datum		ingest = heap_getattr(tuple, Anum_catalog_ingest, RelationGetDescr(rel), &isnull);
 
-		if (!isnull && DatumGetObjectId(ingest) == relid)
+		if (heap_getattr(tuple, attnum, RelationGetDescr(rel), &isnull) == value && !isnull)
 			name = TextDatumGetCString(heap_getattr(tuple, Anum_catalog_name,
 													RelationGetDescr(rel), &isnull));
 	}
@@ -534,12 +533,21 @@ ingest_sink_name(Oid relid)
 	return name;
 }
 
+/* The sink of a number, without a check of rights; NULL if there is none. */
+RsinkSink *
+rsink_sink_by_id(int32 id)
+{
+	char	   *name = sink_name_where(Anum_catalog_id, Int32GetDatum(id));
+
+	return name ? rsink_sink_lookup(name, RSINK_MAY_ANYTHING) : NULL;
+}
+
 /* Is this the ingest view of a sink? */
 bool
 rsink_is_ingest_view(Oid relid)
 {
 	return get_namespace_oid(RSINK_SCHEMA, true) != InvalidOid &&
-		ingest_sink_name(relid) != NULL;
+		sink_name_where(Anum_catalog_ingest, ObjectIdGetDatum(relid)) != NULL;
 }
 
 /*
@@ -549,7 +557,7 @@ rsink_is_ingest_view(Oid relid)
 RsinkSink *
 rsink_sink_by_ingest(Oid relid)
 {
-	char	   *name = ingest_sink_name(relid);
+	char	   *name = sink_name_where(Anum_catalog_ingest, ObjectIdGetDatum(relid));
 
 	if (name == NULL)
 		ereport(ERROR,

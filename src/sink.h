@@ -91,6 +91,7 @@ extern void rsink_shared_init(void);
 extern RsinkSink *rsink_sink_lookup(const char *name, RsinkRight right);
 extern RsinkSink *rsink_sink_lookup_dropping(const char *name);
 extern Oid	rsink_relation_owner(Oid relid);
+extern RsinkSink *rsink_sink_by_id(int32 id);
 extern RsinkSink *rsink_sink_by_ingest(Oid relid);
 extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);
 extern void rsink_sink_require_mode(const RsinkSink *sink, bool totals);

@@ -38,6 +38,13 @@
 
 PG_FUNCTION_INFO_V1(revenue_sink_upsert);
 
+/* An inserted row: its address may be another's after a savepoint's rollback. */
+typedef struct InsertedRow
+{
+	int64		sequence;
+	ItemPointerData tid;
+} InsertedRow;
+
 /* The versions that this transaction has inserted into a sink; a list. */
 typedef struct Inserted
 {
@@ -47,7 +54,7 @@ typedef struct Inserted
 	bool		overtaken;		/* has another transaction taken one since? */
 	int64		n;
 	int64		size;
-	ItemPointerData *tids;
+	InsertedRow *rows;
 	struct Inserted *next;
 } Inserted;
 
@@ -65,7 +72,7 @@ inserted_for(RsinkSink *sink)
 	list->sink = sink;
 	list->delta = sink->delta;
 	list->size = 64;
-	list->tids = MemoryContextAlloc(TopTransactionContext, list->size * sizeof(ItemPointerData));
+	list->rows = MemoryContextAlloc(TopTransactionContext, list->size * sizeof(InsertedRow));
 	list->next = inserted;
 	inserted = list;
 	return list;
@@ -89,9 +96,10 @@ remember(Inserted *list, const ItemPointerData *tid, int64 sequence, int64 previ
 	if (list->n == list->size)
 	{
 		list->size *= 2;
-		list->tids = repalloc_huge(list->tids, list->size * sizeof(ItemPointerData));
+		list->rows = repalloc_huge(list->rows, list->size * sizeof(InsertedRow));
 	}
-	list->tids[list->n++] = *tid;
+	list->rows[list->n].tid = *tid;
+	list->rows[list->n++].sequence = sequence;
 	list->last_sequence = sequence;
 }
 
@@ -196,8 +204,7 @@ revenue_sink_upsert(PG_FUNCTION_ARGS)
 	}
 	rsink_table_close(&versions);
 	counts.n[RSINK_APPLIED] = minute.length;
-	rsink_writer_note(sink, minute.length, DT_NOBEGIN);
-	rsink_writer_count(sink, &counts);
+	rsink_writer_count(sink, &counts, DT_NOBEGIN);
 	PG_RETURN_INT64(minute.length);
 }
 
@@ -217,10 +224,15 @@ renumber(Inserted *list)
 		bool		nulls[Natts_version];
 		HeapTuple	tuple;
 
-		old.t_self = list->tids[i];
+		old.t_self = list->rows[i].tid;
 		if (!heap_fetch(versions.rel, SnapshotSelf, &old, &buffer, false))
 			continue;			/* its savepoint was rolled back */
 		heap_deform_tuple(&old, RelationGetDescr(versions.rel), values, nulls);
+		if (DatumGetInt64(values[Anum_version_sequence - 1]) != list->rows[i].sequence)
+		{
+			ReleaseBuffer(buffer);
+			continue;			/* likewise, and another row has its place */
+		}
 		values[Anum_version_sequence - 1] = Int64GetDatum(rsink_next_sequence(list->sink, NULL));
 		tuple = heap_form_tuple(RelationGetDescr(versions.rel), values, nulls);
 		ReleaseBuffer(buffer);

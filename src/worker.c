@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "checkpoint.h"
 #include "compat.h"
 #include "expire.h"
 #include "launcher.h"
@@ -165,6 +166,57 @@ merge_is_due(Tended *t, RsinkSink *sink)
 	return true;
 }
 
+/*
+ * Finish prepared batches that are decided on, and decide on those that are
+ * fenced off; returns how many. Each is finished in a transaction of its own.
+ */
+static int64
+finish_decided(const char *name)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(old, "revenue_sink finish", ALLOCSET_SMALL_SIZES);
+	List	   *due = NIL;
+	List	   *prepared;
+	ListCell   *lc;
+	RsinkSink  *sink;
+	int64		finished = 0;
+
+	begin_step("look at prepared batches of sink", name);
+	MemoryContextSwitchTo(context);
+	sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+	prepared = rsink_prepared_list(sink, NULL, NULL);
+	foreach(lc, prepared)
+	{
+		RsinkPrepared *p = lfirst(lc);
+
+		if (p->decision == RSINK_UNDECIDED && rsink_is_fenced(sink, p))
+		{
+			rsink_job_lock(p->job);
+			p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number);
+			if (p->decision == RSINK_UNDECIDED)
+				rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_ROLLBACK);
+			if (p->decision == RSINK_UNDECIDED)
+				p->decision = RSINK_ROLLBACK;
+		}
+		if (p->decision != RSINK_UNDECIDED)
+			due = lappend(due, p);
+	}
+	rsink_warn_in_doubt(sink, prepared);
+	end_step();
+	foreach(lc, due)
+	{
+		StartTransactionCommand();
+		pgstat_report_activity(STATE_RUNNING, "finish a prepared batch");
+		finished += rsink_finish(lfirst(lc));
+		CommitTransactionCommand();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return finished;
+}
+
 /* One round for one sink; returns the rows it moved. */
 static int64
 tend(Tended *t)
@@ -173,6 +225,8 @@ tend(Tended *t)
 	RsinkSink  *sink;
 
 	build_index(t->name);
+
+	moved += finish_decided(t->name);
 
 	begin_step("merge sink", t->name);
 	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);

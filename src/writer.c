@@ -38,21 +38,24 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "decision.h"
 #include "seen.h"
 #include "writer.h"
 
-/* Counters of the current transaction, a list. */
-typedef struct PendingStat
+/* What one subtransaction has done to one sink; a list. */
+typedef struct Tally
 {
+	SubTransactionId subid;
 	RsinkShared *shared;
 	int32		sink_id;
 	Oid			seen;
 	int64		n[RSINK_NSTATS];
-	struct PendingStat *next;
-} PendingStat;
+	TimestampTz newest;			/* event time among those applied */
+	struct Tally *next;
+} Tally;
 
 static RsinkBatch *batch;		/* in TopTransactionContext, or NULL */
-static PendingStat *pending;	/* likewise */
+static Tally *tallies;			/* likewise */
 static const char *unpreparable;	/* a call after which PREPARE does harm */
 
 PG_FUNCTION_INFO_V1(revenue_sink_begin_batch);
@@ -64,42 +67,38 @@ rsink_current_batch(const RsinkSink *sink)
 	return batch != NULL && batch->sink_id == sink->id ? batch : NULL;
 }
 
-/* Note that the current transaction has applied events. */
-void
-rsink_writer_note(RsinkSink *sink, int64 events, TimestampTz newest)
+static Tally *
+tally_for(RsinkSink *sink)
 {
-	if (batch != NULL && batch->sink_id == sink->id)
-	{
-		batch->events += events;
-		batch->newest = Max(batch->newest, newest);
-	}
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	Tally	   *tally;
+
+	for (tally = tallies; tally != NULL; tally = tally->next)
+		if (tally->sink_id == sink->id && tally->subid == subid)
+			return tally;
+	tally = MemoryContextAllocZero(TopTransactionContext, sizeof(Tally));
+	tally->subid = subid;
+	tally->shared = sink->shared;
+	tally->sink_id = sink->id;
+	tally->seen = sink->seen;
+	tally->newest = DT_NOBEGIN;
+	tally->next = tallies;
+	tallies = tally;
+	return tally;
 }
 
-static PendingStat *
-pending_stat(RsinkSink *sink)
-{
-	PendingStat *stat;
-
-	for (stat = pending; stat != NULL; stat = stat->next)
-		if (stat->sink_id == sink->id)
-			return stat;
-	stat = MemoryContextAllocZero(TopTransactionContext, sizeof(PendingStat));
-	stat->shared = sink->shared;
-	stat->sink_id = sink->id;
-	stat->seen = sink->seen;
-	stat->next = pending;
-	pending = stat;
-	return stat;
-}
-
-/* Count answers, for stat_sink, if this transaction commits. */
+/*
+ * Count answers, for stat_sink and the ledger, if this transaction commits.
+ * "newest" is the newest event time among those applied, or DT_NOBEGIN.
+ */
 void
-rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts)
+rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts, TimestampTz newest)
 {
-	PendingStat *stat = pending_stat(sink);
+	Tally	   *tally = tally_for(sink);
 
 	for (int i = 0; i < RSINK_NSTATUS; i++)
-		stat->n[i] += counts->n[i];
+		tally->n[i] += counts->n[i];
+	tally->newest = Max(tally->newest, newest);
 }
 
 /* From now on this transaction can't be prepared; "call" says why. */
@@ -107,6 +106,17 @@ void
 rsink_forbid_prepare(const char *call)
 {
 	unpreparable = call;
+}
+
+/* Raise if this transaction must not be prepared. */
+void
+rsink_refuse_unpreparable(void)
+{
+	if (unpreparable)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has called %s", unpreparable),
+				 errhint("COMMIT it: its locks would stop the sink for as long as it is held.")));
 }
 
 /* Is this transaction, which is in progress, a prepared one? */
@@ -278,8 +288,8 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 				 errmsg("batch %lld of writer \"%s\" has begun in this transaction",
 						(long long) batch->number, batch->writer),
 				 errhint("A transaction is one batch: COMMIT it before the next.")));
-	for (PendingStat *stat = pending; stat != NULL; stat = stat->next)
-		if (stat->sink_id == sink->id)
+	for (Tally *tally = tallies; tally != NULL; tally = tally->next)
+		if (tally->sink_id == sink->id)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 					 errmsg("this transaction has written to sink \"%s\" before its batch began",
@@ -310,6 +320,12 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	switch (state)
 	{
 		case LEDGER_NEW:
+			if (rsink_decision(sink, b->job, b->writer, b->epoch, b->number) == RSINK_ROLLBACK)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("batch %lld of writer \"%s\" was prepared in epoch %lld and rolled back",
+								(long long) b->number, b->writer, (long long) b->epoch),
+						 errhint("Open a new epoch with open_writer() or recover() to begin it again.")));
 			break;
 		case LEDGER_DONE:
 			rsink_durable_answer();
@@ -330,7 +346,7 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 			break;
 	}
 	batch = b;
-	pending_stat(sink)->n[RSINK_STAT_BATCHES] = 1;
+	tally_for(sink)->n[RSINK_STAT_BATCHES] = 1;
 	PG_RETURN_BOOL(true);
 }
 
@@ -340,6 +356,13 @@ before_end(void)
 {
 	if (batch == NULL)
 		return;
+	for (Tally *tally = tallies; tally != NULL; tally = tally->next)
+	{
+		if (tally->sink_id != batch->sink_id)
+			continue;
+		batch->events += tally->n[RSINK_APPLIED];
+		batch->newest = Max(batch->newest, tally->newest);
+	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rsink_epoch_require(batch->sink, batch->job, batch->writer, batch->epoch);
 	ledger_complete(batch);
@@ -349,13 +372,51 @@ before_end(void)
 static void
 publish_stats(void)
 {
-	for (PendingStat *stat = pending; stat != NULL; stat = stat->next)
+	for (Tally *tally = tallies; tally != NULL; tally = tally->next)
 	{
-		if (stat->shared == NULL || stat->shared->seen != stat->seen)
+		if (tally->shared == NULL || tally->shared->seen != tally->seen)
 			continue;
 		for (int i = 0; i < RSINK_NSTATS; i++)
-			if (stat->n[i] != 0)
-				pg_atomic_fetch_add_u64(&stat->shared->stat[i], stat->n[i]);
+			if (tally->n[i] != 0)
+				pg_atomic_fetch_add_u64(&tally->shared->stat[i], tally->n[i]);
+	}
+}
+
+/* A subtransaction's tallies become its parent's, or are gone. */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	Tally	  **link = &tallies;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (*link != NULL)
+	{
+		Tally	   *tally = *link;
+		Tally	   *into = NULL;
+
+		if (tally->subid != mine)
+		{
+			link = &tally->next;
+			continue;
+		}
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+		{
+			for (into = tallies; into != NULL; into = into->next)
+				if (into->sink_id == tally->sink_id && into->subid == parent)
+					break;
+			if (into == NULL)
+			{
+				tally->subid = parent;
+				link = &tally->next;
+				continue;
+			}
+			for (int i = 0; i < RSINK_NSTATS; i++)
+				into->n[i] += tally->n[i];
+			into->newest = Max(into->newest, tally->newest);
+		}
+		*link = tally->next;
+		pfree(tally);
 	}
 }
 
@@ -368,11 +429,7 @@ xact_callback(XactEvent event, void *arg)
 			before_end();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (unpreparable)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has called %s", unpreparable),
-						 errhint("COMMIT it: its locks would stop the sink for as long as it is held.")));
+			rsink_refuse_unpreparable();
 			before_end();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -381,7 +438,7 @@ xact_callback(XactEvent event, void *arg)
 			/* FALLTHROUGH */
 		case XACT_EVENT_ABORT:
 			batch = NULL;
-			pending = NULL;
+			tallies = NULL;
 			unpreparable = NULL;
 			break;
 		default:
@@ -394,4 +451,5 @@ void
 rsink_init_writer(void)
 {
 	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
 }

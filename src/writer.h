@@ -23,19 +23,21 @@ typedef struct RsinkBatch
 	char	   *writer;
 	int64		epoch;
 	int64		number;
-	int64		events;			/* applied so far */
+	int64		events;			/* applied, once it ends */
 	TimestampTz newest;			/* event time among them */
 	ItemPointerData ledger;		/* row of the ledger */
 } RsinkBatch;
 
 extern const RsinkBatch *rsink_current_batch(const RsinkSink *sink);
-extern void rsink_writer_note(RsinkSink *sink, int64 events, TimestampTz newest);
-extern void rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts);
+extern void rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts,
+							   TimestampTz newest);
 extern void rsink_forbid_prepare(const char *call);
+extern void rsink_refuse_unpreparable(void);
 extern bool rsink_xid_is_prepared(TransactionId xid);
 extern void rsink_init_writer(void);
 
 /* epoch.c */
+extern void rsink_job_lock(const char *job);
 extern int64 rsink_epoch_current(int32 sink_id, const char *job, const char *writer);
 extern void rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer,
 								int64 epoch);

@@ -61,6 +61,12 @@ class Sequence:
 
     def crash(self, crash):
         """Open transactions are gone, prepared ones stay."""
+        for s in self.sessions:
+            if s.tx and not s.fenced and self.may_prepare(s.tx) and self.rng.random() < 0.7:
+                try:
+                    self.prepare(s)
+                except Serialization:
+                    self.lost(s)
         self.admin.log.say("admin", "-- crash and restart")
         crash()
         for s in self.sessions + [self.admin]:
@@ -115,7 +121,7 @@ class Sequence:
             choices += [(0.5, self.seen), (0.7, self.block), (0.7, self.broken_insert)]
         if tx.savepoints():
             choices += [(3, self.rollback_to), (1.5, self.release)]
-        if not tx.batch() and not tx.of(Merge):
+        if self.may_prepare(tx):
             choices += [(1.2, self.prepare)]
         if (tx.isolation == "READ COMMITTED" and not self.sink.worker and not self.merging()
                 and not tx.batch() and not tx.of(Deferred) and not tx.upserted):
@@ -170,6 +176,9 @@ class Sequence:
         name = self.rng.choice(s.tx.savepoints())
         s.run("RELEASE " + name)
         s.tx.release(name)
+
+    def may_prepare(self, tx):
+        return not tx.failed and not tx.batch() and not tx.of(Merge)
 
     def prepare(self, s):
         self.gids += 1

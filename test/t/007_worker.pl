@@ -194,8 +194,8 @@ foreach my $sql (
 	cmp_ok(time - $from, '<', 10, 'and done soon');
 }
 workers_become('two', 0, 'the worker of a dropped database is gone');
-workers_become('copy', 1, 'the copy has got a worker');
 apply_some('copy', 'y');
+workers_become('copy', 1, 'the copy has got a worker with its first use');
 merged('copy', 'which merges');
 is($node->safe_psql('copy', q(
 SELECT sum(events) FROM fact_revenue_1m;

@@ -1,0 +1,469 @@
+/*-------------------------------------------------------------------------
+ *
+ * checkpoint.c
+ *	  Two-phase commit: pre_commit, and the calls that finish batches.
+ *
+ * Every call that finishes batches does it in the same three steps: under the
+ * job's lock it looks what is prepared and writes its decisions; it commits
+ * them; then it finishes each batch in a transaction of its own. Whatever
+ * happens after the commit, the worker, or the same call once more, does the
+ * rest.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "checkpoint.h"
+#include "compat.h"
+#include "functions.h"
+#include "gid.h"
+#include "seen.h"
+#include "spi_util.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_pre_commit);
+PG_FUNCTION_INFO_V1(revenue_sink_commit_prepared);
+PG_FUNCTION_INFO_V1(revenue_sink_rollback_prepared);
+PG_FUNCTION_INFO_V1(revenue_sink_commit_checkpoint);
+PG_FUNCTION_INFO_V1(revenue_sink_outcome);
+PG_FUNCTION_INFO_V1(revenue_sink_prepared);
+
+/* What has become of a batch. */
+typedef enum Outcome
+{
+	OUTCOME_UNKNOWN,
+	OUTCOME_OPEN,
+	OUTCOME_IN_DOUBT,
+	OUTCOME_COMMITTED,
+	OUTCOME_ROLLED_BACK
+} Outcome;
+
+static const char *const outcome_name[] = {
+	"unknown", "open", "in doubt", "committed", "rolled back"
+};
+
+/*
+ * pre_commit(sink) -> gid
+ *
+ * Phase one: the last call before PREPARE TRANSACTION. Raises what PREPARE
+ * would stumble over, while the batch can still be rolled back for it.
+ */
+Datum
+revenue_sink_pre_commit(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
+	const RsinkBatch *batch = rsink_current_batch(sink);
+	RsinkSpi	spi;
+
+	if (batch == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("no batch of sink \"%s\" has begun in this transaction", sink->name),
+				 errhint("Call begin_batch() right after BEGIN.")));
+	if (IsSubTransaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("pre_commit() cannot be called in a subtransaction"),
+				 errhint("Release the savepoint first.")));
+	rsink_refuse_unpreparable();
+	if (max_prepared_xacts == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("prepared transactions are disabled"),
+				 errhint("Set max_prepared_transactions to more than the batches that checkpoints can hold at a time, and restart the server.")));
+	rsink_spi_begin(&spi);
+	if (rsink_spi(SPI_OK_SELECT, "SELECT FROM pg_prepared_xact()") >= (uint64) max_prepared_xacts)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("all %d prepared transactions are in use", max_prepared_xacts),
+				 errhint("Finish some (see revenue_sink.prepared), or increase max_prepared_transactions.")));
+	rsink_spi_end(&spi);
+	rsink_epoch_require(sink, batch->job, batch->writer, batch->epoch);
+	PG_RETURN_TEXT_P(cstring_to_text(rsink_gid_make(batch)));
+}
+
+/* Does the ledger know the batch of a gid, and its epoch at all? */
+static bool
+ledger_has(const RsinkGid *gid, bool *epoch_known)
+{
+	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		found = false;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	*epoch_known = false;
+	ScanKeyInit(&key, Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(gid->sink->id));
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_ledger_sink_id), true,
+							  snapshot, 1, &key);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ledger];
+		bool		nulls[Natts_ledger];
+		char		name[NAMEDATALEN];
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		if (DatumGetInt64(values[Anum_ledger_epoch - 1]) != gid->epoch)
+			continue;
+		rsink_gid_name(gid->sink, TextDatumGetCString(values[Anum_ledger_job - 1]), name);
+		if (strcmp(name, gid->job) != 0)
+			continue;
+		rsink_gid_name(gid->sink, TextDatumGetCString(values[Anum_ledger_writer - 1]), name);
+		if (strcmp(name, gid->writer) != 0)
+			continue;
+		*epoch_known = true;
+		found = DatumGetInt64(values[Anum_ledger_number - 1]) <= gid->number &&
+			gid->number <= DatumGetInt64(values[Anum_ledger_last - 1]);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/* What the commit log still says of a transaction: NULL if nothing. */
+static const char *
+xact_status(FullTransactionId xid)
+{
+	const char *status = NULL;
+	RsinkSpi	spi;
+	MemoryContext context = CurrentMemoryContext;
+
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT, "SELECT pg_xact_status('" UINT64_FORMAT "'::xid8)",
+			  U64FromFullTransactionId(xid));
+	if (SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1) != NULL)
+		status = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
+														   SPI_tuptable->tupdesc, 1));
+	rsink_spi_end(&spi);
+	return status;
+}
+
+/*
+ * What has become of the batch of a gid, as of now.
+ *
+ * The ledger's row committed together with the batch, so it says "committed"
+ * for as long as the row is kept, whatever became of the commit log. A number
+ * that was begun again, after a gid that was never prepared, is told apart by
+ * the transaction's id. On a server that lost the transaction in a failover,
+ * its id lies in the future, or belongs to another transaction, and the ledger
+ * hasn't got it.
+ */
+static Outcome
+find_outcome(const RsinkGid *gid)
+{
+	TransactionId xid = XidFromFullTransactionId(gid->xid);
+	bool		epoch_known;
+	bool		found;
+	const char *status;
+
+	if (!FullTransactionIdPrecedes(gid->xid, ReadNextFullTransactionId()))
+		return OUTCOME_UNKNOWN;
+	status = xact_status(gid->xid);
+	if (status != NULL && strcmp(status, "in progress") == 0)
+		return rsink_xid_is_prepared(xid) ? OUTCOME_IN_DOUBT :
+			TransactionIdIsInProgress(xid) ? OUTCOME_OPEN : find_outcome(gid);
+	found = ledger_has(gid, &epoch_known);
+	if (found && (status == NULL || strcmp(status, "committed") == 0))
+		return OUTCOME_COMMITTED;
+	if (status != NULL || epoch_known)
+		return OUTCOME_ROLLED_BACK;
+	return OUTCOME_UNKNOWN;
+}
+
+/* outcome(gid) -> text. Needs the right to read or write the sink. */
+Datum
+revenue_sink_outcome(PG_FUNCTION_ARGS)
+{
+	Outcome		outcome = OUTCOME_UNKNOWN;
+	RsinkGid	gid;
+
+	if (rsink_gid_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &gid))
+	{
+		(void) rsink_sink_lookup(gid.sink->name, RSINK_MAY_READ);
+		outcome = find_outcome(&gid);
+	}
+	PG_RETURN_TEXT_P(cstring_to_text(outcome_name[outcome]));
+}
+
+/*
+ * Finish every decided batch of a job, or of one writer; of those with an
+ * epoch below "below" also the undecided, which are fenced off and roll back.
+ * Called outside of any transaction's work; uses transactions of its own, and
+ * leaves a new one begun.
+ */
+void
+rsink_finish_all(const RsinkSink *sink, const char *job, const char *writer, int64 below)
+{
+	for (;;)
+	{
+		List	   *prepared = rsink_prepared_list(sink, job, writer);
+		List	   *due = NIL;
+		ListCell   *lc;
+
+		foreach(lc, prepared)
+		{
+			RsinkPrepared *p = lfirst(lc);
+
+			if (p->decision == RSINK_UNDECIDED && p->epoch < below)
+			{
+				rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_ROLLBACK);
+				p->decision = RSINK_ROLLBACK;
+			}
+			if (p->decision != RSINK_UNDECIDED)
+				due = lappend(due, p);
+		}
+		SPI_commit();
+		if (due == NIL)
+			return;
+		foreach(lc, due)
+		{
+			CHECK_FOR_INTERRUPTS();
+			(void) rsink_finish(lfirst(lc));
+			SPI_commit();
+		}
+	}
+}
+
+static Datum
+one_column(TupleDesc desc, Datum value)
+{
+	bool		isnull = false;
+
+	return HeapTupleGetDatum(heap_form_tuple(desc, &value, &isnull));
+}
+
+static TupleDesc
+result_desc(FunctionCallInfo fcinfo)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return BlessTupleDesc(desc);
+}
+
+/* The batch of a gid among those prepared, or NULL. */
+static RsinkPrepared *
+prepared_of_gid(const RsinkGid *gid)
+{
+	ListCell   *lc;
+
+	foreach(lc, rsink_prepared_list(gid->sink, NULL, NULL))
+	{
+		RsinkPrepared *p = lfirst(lc);
+
+		if (p->xid == XidFromFullTransactionId(gid->xid))
+			return p;
+	}
+	return NULL;
+}
+
+/* What commit_prepared and rollback_prepared have in common. */
+static Datum
+finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
+{
+	Outcome		goal = wanted == RSINK_COMMIT ? OUTCOME_COMMITTED : OUTCOME_ROLLED_BACK;
+	char	   *name;
+	TupleDesc	desc;
+	Outcome		outcome;
+	RsinkGid	gid;
+	RsinkPrepared *p;
+
+	rsink_require_nonatomic(fcinfo, call);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("gid must not be null")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	desc = result_desc(fcinfo);
+	if (!rsink_gid_parse(name, &gid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the outcome of \"%s\" is 'unknown'", name),
+				 errhint("It is no gid that pre_commit() of a sink of this database has given.")));
+	(void) rsink_sink_lookup(gid.sink->name, RSINK_IS_OWNER);
+	PreventCommandDuringRecovery(call);
+
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	while ((outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
+	{
+		/* under the job's lock nobody else decides */
+		if ((p = prepared_of_gid(&gid)) == NULL)
+			continue;
+		rsink_job_lock(p->job);
+		if (p->decision == RSINK_UNDECIDED)
+			p->decision = rsink_decision(gid.sink, p->job, p->writer, p->epoch, p->number);
+		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_COMMIT && rsink_is_fenced(gid.sink, p))
+			rsink_epoch_require(gid.sink, p->job, p->writer, p->epoch);
+		if (p->decision == RSINK_UNDECIDED)
+		{
+			rsink_decide(gid.sink, p->job, p->writer, p->epoch, p->number, wanted);
+			p->decision = wanted;
+		}
+		else if (p->decision != wanted)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+					 errmsg("it has been decided to %s \"%s\"",
+							p->decision == RSINK_COMMIT ? "commit" : "roll back", name)));
+		SPI_commit();
+		(void) rsink_finish(p);
+		SPI_commit();
+	}
+	if (outcome != goal)
+		ereport(ERROR,
+				(errcode(outcome == OUTCOME_UNKNOWN ? ERRCODE_UNDEFINED_OBJECT :
+						 ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("the outcome of \"%s\" is '%s'", name, outcome_name[outcome]),
+				 outcome == OUTCOME_OPEN ?
+				 errhint("Its session hasn't prepared it yet.") : 0));
+	rsink_durable_answer();
+	SPI_finish();
+	return one_column(desc, CStringGetTextDatum(outcome_name[goal]));
+}
+
+/* commit_prepared(gid, INOUT outcome) */
+Datum
+revenue_sink_commit_prepared(PG_FUNCTION_ARGS)
+{
+	return finish_prepared(fcinfo, "commit_prepared()", RSINK_COMMIT);
+}
+
+/* rollback_prepared(gid, INOUT outcome) */
+Datum
+revenue_sink_rollback_prepared(PG_FUNCTION_ARGS)
+{
+	return finish_prepared(fcinfo, "rollback_prepared()", RSINK_ROLLBACK);
+}
+
+/* Raise unless every gid is prepared or committed. */
+static void
+require_gids(const RsinkSink *sink, ArrayType *array)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *name = nulls[i] ? "null" : TextDatumGetCString(elements[i]);
+		Outcome		outcome = OUTCOME_UNKNOWN;
+		RsinkGid	gid;
+
+		if (!nulls[i] && rsink_gid_parse(name, &gid) && gid.sink->id == sink->id)
+			outcome = find_outcome(&gid);
+		if (outcome != OUTCOME_IN_DOUBT && outcome != OUTCOME_COMMITTED)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+					 errmsg("cannot commit the checkpoint: the outcome of \"%s\" is '%s'",
+							name, outcome_name[outcome]),
+					 errdetail("Nothing has been changed."),
+					 errhint("What was prepared is lost: restart the job from an earlier checkpoint.")));
+	}
+}
+
+/*
+ * commit_checkpoint(sink, job, checkpoint, gids, INOUT committed)
+ *
+ * Decides, for each prepared batch of the job's current epochs numbered up to
+ * the checkpoint, to commit it, and does so. Says how many this call decided.
+ */
+Datum
+revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+	char	   *job;
+	int64		checkpoint;
+	int64		committed = 0;
+	TupleDesc	desc;
+	RsinkSink  *sink;
+	ListCell   *lc;
+
+	rsink_require_nonatomic(fcinfo, "commit_checkpoint()");
+	for (int i = 0; i < 3; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", i == 0 ? "sink" : i == 1 ? "job" : "checkpoint")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	job = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	checkpoint = PG_GETARG_INT64(2);
+	sink = rsink_sink_lookup(name, RSINK_IS_OWNER);
+	PreventCommandDuringRecovery("commit_checkpoint()");
+	desc = result_desc(fcinfo);
+
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	rsink_job_lock(job);
+	if (!PG_ARGISNULL(3))
+		require_gids(sink, PG_GETARG_ARRAYTYPE_P(3));
+	foreach(lc, rsink_prepared_list(sink, job, NULL))
+	{
+		RsinkPrepared *p = lfirst(lc);
+
+		if (p->decision == RSINK_UNDECIDED && p->number <= checkpoint && !rsink_is_fenced(sink, p))
+		{
+			rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_COMMIT);
+			committed++;
+		}
+	}
+	rsink_durable_answer();
+	SPI_commit();
+	rsink_finish_all(sink, job, NULL, PG_INT64_MIN);
+	SPI_finish();
+	return one_column(desc, Int64GetDatum(committed));
+}
+
+/* prepared_batches(sink) -> rows of the view prepared */
+Datum
+revenue_sink_prepared(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_ANYTHING);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	ListCell   *lc;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!rsink_sink_allows(sink, RSINK_MAY_READ) && !rsink_sink_allows(sink, RSINK_IS_OWNER))
+		return (Datum) 0;
+	foreach(lc, rsink_prepared_list(sink, NULL, NULL))
+	{
+		RsinkPrepared *p = lfirst(lc);
+		bool		rolls_back = p->decision == RSINK_ROLLBACK ||
+			(p->decision == RSINK_UNDECIDED && rsink_is_fenced(sink, p));
+		Datum		values[8];
+		bool		nulls[8] = {false};
+
+		values[0] = CStringGetTextDatum(p->job);
+		values[1] = CStringGetTextDatum(p->writer);
+		values[2] = Int64GetDatum(p->epoch);
+		values[3] = Int64GetDatum(p->number);
+		values[4] = CStringGetTextDatum(p->gid);
+		values[5] = TimestampTzGetDatum(p->prepared_at);
+		values[6] = Int64GetDatum(p->events);
+		values[7] = CStringGetTextDatum(p->decision == RSINK_COMMIT ? "committing" :
+										rolls_back ? "rolling back" : "in doubt");
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * checkpoint.h
+ *	  Two-phase commit: prepared batches, decisions, finishing them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_CHECKPOINT_H
+#define RSINK_CHECKPOINT_H
+
+#include "nodes/pg_list.h"
+
+#include "decision.h"
+#include "writer.h"
+
+/* A batch in a prepared transaction. */
+typedef struct RsinkPrepared
+{
+	char	   *job;
+	char	   *writer;
+	int64		epoch;
+	int64		number;
+	int64		events;
+	TransactionId xid;
+	char	   *gid;			/* under which it is prepared */
+	Oid			owner;			/* who prepared it */
+	TimestampTz prepared_at;
+	RsinkDecision decision;
+} RsinkPrepared;
+
+extern int	rsink_in_doubt_warning;
+
+/* prepared.c */
+extern List *rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer);
+extern bool rsink_is_fenced(const RsinkSink *sink, const RsinkPrepared *p);
+extern bool rsink_finish(const RsinkPrepared *p);
+extern void rsink_warn_in_doubt(const RsinkSink *sink, List *prepared);
+
+/* checkpoint.c */
+extern void rsink_finish_all(const RsinkSink *sink, const char *job, const char *writer,
+							 int64 below);
+
+#endif							/* RSINK_CHECKPOINT_H */

@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * decision.c
+ *	  What has been decided of batches: rows, written before anything is done.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_collation.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "decision.h"
+
+/* What has been decided, as committed at this instant, of a batch. */
+RsinkDecision
+rsink_decision(const RsinkSink *sink, const char *job, const char *writer,
+			   int64 epoch, int64 number)
+{
+	Relation	rel = table_open(rsink_catalog_relid("decision"), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	RsinkDecision decision = RSINK_UNDECIDED;
+	ScanKeyData keys[5];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	ScanKeyInit(&keys[0], Anum_decision_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(sink->id));
+	ScanKeyInit(&keys[1], Anum_decision_job, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(job));
+	ScanKeyInit(&keys[2], Anum_decision_writer, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(writer));
+	ScanKeyInit(&keys[3], Anum_decision_epoch, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(epoch));
+	ScanKeyInit(&keys[4], Anum_decision_number, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(number));
+	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_decision_sink_id), true,
+							  snapshot, 5, keys);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		decision = DatumGetBool(heap_getattr(tuple, Anum_decision_commits,
+											 RelationGetDescr(rel), &isnull)) ?
+			RSINK_COMMIT : RSINK_ROLLBACK;
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return decision;
+}
+
+/*
+ * Write a decision, in the current transaction. Caller holds the job's lock
+ * and has seen that there is none yet.
+ */
+void
+rsink_decide(const RsinkSink *sink, const char *job, const char *writer,
+			 int64 epoch, int64 number, RsinkDecision decision)
+{
+	RsinkTable	table;
+	Datum		values[Natts_decision];
+	bool		nulls[Natts_decision] = {false};
+
+	rsink_table_open_named(&table, "decision");
+	values[Anum_decision_sink_id - 1] = Int32GetDatum(sink->id);
+	values[Anum_decision_job - 1] = CStringGetTextDatum(job);
+	values[Anum_decision_writer - 1] = CStringGetTextDatum(writer);
+	values[Anum_decision_epoch - 1] = Int64GetDatum(epoch);
+	values[Anum_decision_number - 1] = Int64GetDatum(number);
+	values[Anum_decision_commits - 1] = BoolGetDatum(decision == RSINK_COMMIT);
+	values[Anum_decision_decided_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	rsink_table_insert_values(&table, values, nulls);
+	rsink_table_close(&table);
+}

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * gid.c
+ *	  Identifiers of prepared transactions: made once, known again for ever.
+ *
+ * rs:<database>:<sink>:<job>:<writer>:<epoch>:<number>:<xid>:<code>
+ *
+ * The transaction's id makes it unique, even where a number is begun twice.
+ * The code is a keyed hash of the rest with the sink's secret key: anyone can
+ * write such a text, but only pre_commit() can write one that holds, so what
+ * it says of its transaction can be believed long after that has ended.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sodium.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+
+#include "compat.h"
+#include "gid.h"
+
+/* Longer names, and those with other characters, are hashed. */
+#define MAX_PLAIN_NAME 40
+
+static bool
+is_plain(const char *name)
+{
+	return name[0] != '\0' && name[0] != '-' && strlen(name) <= MAX_PLAIN_NAME &&
+		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == strlen(name);
+}
+
+/* A name as it stands in a gid; "out" has NAMEDATALEN bytes. */
+void
+rsink_gid_name(const RsinkSink *sink, const char *name, char *out)
+{
+	uint64		hash[2];
+
+	if (is_plain(name))
+	{
+		strlcpy(out, name, NAMEDATALEN);
+		return;
+	}
+	crypto_shorthash_siphashx24((unsigned char *) hash, (const unsigned char *) name,
+								strlen(name), sink->key);
+	snprintf(out, NAMEDATALEN, "-" UINT64_FORMAT "-" UINT64_FORMAT, hash[0], hash[1]);
+}
+
+static uint64
+code_of(const RsinkSink *sink, const char *text, size_t len)
+{
+	uint64		code;
+
+	crypto_shorthash_siphash24((unsigned char *) &code, (const unsigned char *) text, len, sink->key);
+	return code;
+}
+
+/* The gid under which the current transaction, a batch, is to be prepared. */
+char *
+rsink_gid_make(const RsinkBatch *batch)
+{
+	char		job[NAMEDATALEN];
+	char		writer[NAMEDATALEN];
+	char	   *text;
+
+	rsink_gid_name(batch->sink, batch->job, job);
+	rsink_gid_name(batch->sink, batch->writer, writer);
+	text = psprintf("rs:%u:%d:%s:%s:" INT64_FORMAT ":" INT64_FORMAT ":" UINT64_FORMAT,
+					MyDatabaseId, batch->sink_id, job, writer, batch->epoch, batch->number,
+					U64FromFullTransactionId(GetTopFullTransactionId()));
+	return psprintf("%s:%016llx", text,
+					(unsigned long long) code_of(batch->sink, text, strlen(text)));
+}
+
+/*
+ * Read a gid. False for any text that pre_commit() of a sink of this database
+ * has not made.
+ */
+bool
+rsink_gid_parse(const char *text, RsinkGid *gid)
+{
+	const char *code = strrchr(text, ':');
+	unsigned int db;
+	int			sink_id;
+	unsigned long long xid;
+	unsigned long long found;
+	long long	epoch;
+	long long	number;
+	int			used = 0;
+
+	if (code == NULL || strlen(text) >= 200 ||
+		sscanf(text, "rs:%u:%d:%63[^:]:%63[^:]:%lld:%lld:%llu:%llx%n", &db, &sink_id,
+			   gid->job, gid->writer, &epoch, &number, &xid, &found, &used) != 8 ||
+		text[used] != '\0' || db != MyDatabaseId ||
+		(gid->sink = rsink_sink_by_id(sink_id)) == NULL ||
+		found != code_of(gid->sink, text, code - text))
+		return false;
+	gid->epoch = epoch;
+	gid->number = number;
+	gid->xid = FullTransactionIdFromU64(xid);
+	return true;
+}
