@@ -31,6 +31,7 @@ PROJECT_GOALS = demo check bench mutants valgrind lint model debug
 ifeq ($(filter $(PROJECT_GOALS),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
 else
 .PHONY: $(PROJECT_GOALS)
 

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -25,6 +26,9 @@
 #include "revenue.h"
 #include "seen.h"
 #include "writer.h"
+
+/* So much of a bad id is shown. */
+#define SHOWN_BYTES 40
 
 struct RsinkApply
 {
@@ -139,6 +143,13 @@ find_fault(const RsinkApply *apply, const RsinkEvent *event, Fault *fault)
 	return false;
 }
 
+/* The first characters of an id. */
+static char *
+shorten(const char *id, int len)
+{
+	return id == NULL ? NULL : pnstrdup(id, pg_mbcliplen(id, len, SHOWN_BYTES));
+}
+
 /* The offending value as text, shortened. */
 static char *
 fault_value(const RsinkEvent *event, const char *column)
@@ -150,10 +161,10 @@ fault_value(const RsinkEvent *event, const char *column)
 		return event->amount == NULL ? NULL :
 			DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(event->amount)));
 	if (strcmp(column, "order_id") == 0)
-		return event->order_id == NULL ? NULL : pnstrdup(event->order_id, Min(event->order_len, 40));
+		return shorten(event->order_id, event->order_len);
 	if (strcmp(column, "event_id") == 0)
-		return event->event_id == NULL ? NULL : pnstrdup(event->event_id, Min(event->event_len, 40));
-	return pnstrdup(event->group_key, Min(event->group_len, 40));
+		return shorten(event->event_id, event->event_len);
+	return shorten(event->group_key, event->group_len);
 }
 
 static void

@@ -22,8 +22,7 @@ COMMIT;
 
 -- Somebody starts the same writer elsewhere; this one is a zombie now.
 CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1');
-\set VERBOSITY verbose
-\set SHOW_CONTEXT never
 BEGIN;
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 1, 2);
+\echo SQLSTATE :SQLSTATE
 ROLLBACK;

@@ -1,0 +1,161 @@
+--
+-- The horizon: what is forgotten, what is late, and what that means for
+-- duplicates.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS revenue_sink;
+RESET client_min_messages;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
+CREATE FUNCTION pay(id text, at time, amount numeric DEFAULT 1) RETURNS text LANGUAGE sql AS $$
+	SELECT revenue_sink.apply('s', 'o', id, '2024-03-01 00:00:00+00'::timestamptz + at::interval, amount) $$;
+PREPARE state AS SELECT watermark, horizon, seen_events FROM revenue_sink.stat_sink WHERE sink = 's';
+PREPARE fact AS SELECT minute, revenue, events FROM fact_revenue_1m ORDER BY minute;
+
+-- Nothing to expire, nothing known.
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+
+-- Each of these calls makes a row of its own.
+SELECT pay('a', '10:00'), pay('b', '10:30'), pay('c', '10:30:00.000001'), pay('d', '11:30');
+-- The watermark is 11:30, so all until 10:30 is forgotten.
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+SELECT id, revenue_sink.seen('s', 'o', id) FROM unnest('{a,b,c,d}'::text[]) AS id ORDER BY id;
+-- Revenue isn't.
+EXECUTE fact;
+SELECT * FROM revenue_sink.check('s');
+
+-- A duplicate of an expired event is late: never counted, and set aside once.
+SELECT pay('a', '10:00'), pay('b', '10:30'), pay('a', '10:00');
+-- So is an event nobody has seen, at the horizon; and just behind it, not.
+SELECT pay('e', '10:30'), pay('f', '10:30:00.000001'), pay('f', '10:30:00.000001');
+-- In a batch, with all the rest.
+SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o', 'o'], ARRAY['a', 'c', 'g', 'd'],
+	ARRAY['2024-03-01 10:00+00', '2024-03-01 10:30:00.000001+00', '2024-03-01 11:45+00', '2024-03-01 11:30+00']::timestamptz[], ARRAY[1, 1, 1, 2]);
+INSERT INTO order_events VALUES ('o', 'a', '2024-03-01 10:00:00+00', 1), ('o', 'h', '2024-03-01 09:00:00+00', 1);
+SELECT reason, event_id, event_time, amount FROM revenue_sink.rejected_event WHERE sink = 's' ORDER BY event_id;
+EXECUTE fact;
+
+-- A duplicate with another time: recognized inside the window, as a conflict.
+SELECT pay('d', '11:31');
+-- Outside the window it can't be: what bears the name of a forgotten event and
+-- a new time is a new event. (A retry keeps its event_time; only a source that
+-- stamps anew has to widen the window.)
+SELECT pay('a', '11:31');
+EXECUTE fact;
+
+-- Idempotent, and the horizon never goes back.
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+SELECT revenue_sink.alter_sink('s', dedup_window => '2 hours');
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+SELECT pay('e', '10:40');
+SELECT revenue_sink.alter_sink('s', dedup_window => '30 minutes');
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+SELECT * FROM revenue_sink.check('s');
+
+-- A row stays as long as its newest event; what is older in it is late.
+SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o'], ARRAY['i1', 'i2'],
+	ARRAY['2024-03-01 11:50+00', '2024-03-01 12:30+00']::timestamptz[], ARRAY[1, 1]);
+SELECT revenue_sink.expire('s') > 0 AS expired;
+EXECUTE state;
+SELECT pay('i1', '11:50'), pay('i2', '12:30');
+
+-- In a transaction that is rolled back nothing is forgotten, nor late.
+BEGIN;
+SELECT pay('j', '13:30');
+SELECT revenue_sink.expire('s');
+ROLLBACK;
+EXECUTE state;
+SELECT pay('i2', '12:30'), pay('k', '12:20');
+BEGIN;
+SELECT pay('j', '13:30');
+SAVEPOINT one;
+SELECT revenue_sink.expire('s') >= 0 AS done;
+ROLLBACK TO one;
+COMMIT;
+SELECT pay('i2', '12:30'), pay('k', '12:20');
+SELECT * FROM revenue_sink.check('s');
+
+-- Undecided events hold it back: if they roll back they come again, and must
+-- not be late then.
+BEGIN;
+SELECT pay('l', '13:10');
+PREPARE TRANSACTION 'undecided';
+SELECT pay('m', '15:00');
+SELECT revenue_sink.expire('s') > 0 AS expired;
+EXECUTE state;
+-- A deferred event does, too.
+SELECT pay('l', '13:10');
+ROLLBACK PREPARED 'undecided';
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+SELECT revenue_sink.merge('s') > 0 AS merged;
+SELECT revenue_sink.seen('s', 'o', 'l');
+SELECT revenue_sink.expire('s') > 0 AS expired;
+EXECUTE state;
+SELECT pay('l', '13:10');
+SELECT * FROM revenue_sink.check('s');
+
+--
+-- late_policy 'apply': late events count, with no promise.
+--
+SELECT revenue_sink.alter_sink('s', late_policy => 'apply');
+SELECT pay('late', '08:00'), pay('late', '08:00');
+SELECT minute, revenue FROM fact_revenue_1m WHERE minute < '2024-03-01 09:00+00';
+SELECT revenue_sink.expire('s') > 0 AS expired;
+SELECT pay('late', '08:00');
+SELECT minute, revenue FROM fact_revenue_1m WHERE minute < '2024-03-01 09:00+00';
+SELECT count(*) FROM revenue_sink.rejected_event WHERE event_id = 'late';
+SELECT revenue_sink.alter_sink('s', late_policy => 'reject');
+SELECT pay('late', '08:00');
+SELECT * FROM revenue_sink.check('s');
+SELECT revenue_sink.drop_sink('s');
+DROP FUNCTION pay;
+
+--
+-- Writers: the slowest of those who live says how far it is.
+--
+SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
+CALL revenue_sink.recover('s', 'job', NULL);
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'fast', 1, 1), revenue_sink.apply('s', 'o', '1', '2024-03-01 20:00+00', 1);
+COMMIT;
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'slow', 1, 1), revenue_sink.apply('s', 'o', '2', '2024-03-01 12:00+00', 1);
+COMMIT;
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+-- An event a little behind the slow one isn't late, far as the fast one may be.
+SELECT revenue_sink.apply('s', 'o', '3', '2024-03-01 11:00:01+00', 1), revenue_sink.apply('s', 'o', '4', '2024-03-01 11:00:00+00', 1);
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'slow', 1, 2), revenue_sink.apply('s', 'o', '5', '2024-03-01 19:00+00', 1);
+COMMIT;
+SELECT revenue_sink.expire('s');
+EXECUTE state;
+SELECT * FROM revenue_sink.check('s');
+SELECT revenue_sink.drop_sink('s');
+
+--
+-- State goes down with what is forgotten: rows, index entries, and the file
+-- once VACUUM has been there.
+--
+SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
+INSERT INTO order_events SELECT 'o' || i, 'e', '2024-03-01 10:00+00'::timestamptz + i * interval '10 milliseconds', 0.5
+FROM generate_series(1, 100000) AS i;
+SELECT seen_bytes_memory AS memory, seen_bytes_disk AS disk FROM revenue_sink.stat_sink WHERE sink = 's' \gset
+SELECT seen AS seen_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
+SELECT seen_events, :memory >= 100000 * 8 AS memory_used, :disk >= 100000 * 16 AS disk_used FROM revenue_sink.stat_sink WHERE sink = 's';
+INSERT INTO order_events VALUES ('last', 'e', '2024-03-01 14:00+00', 0.5);
+SELECT revenue_sink.expire('s') > 0 AS expired;
+VACUUM :seen_table;
+SELECT seen_events, seen_bytes_memory < :memory / 2 AS less_memory, seen_bytes_disk < :disk / 10 AS less_disk
+FROM revenue_sink.stat_sink WHERE sink = 's';
+SELECT revenue_sink.apply('s', 'o77', 'e', '2024-03-01 10:00:00.77+00', 0.5);
+SELECT sum(revenue) AS revenue, sum(events) AS events FROM fact_revenue_1m;
+SELECT * FROM revenue_sink.check('s');
+SELECT revenue_sink.drop_sink('s');
