@@ -113,7 +113,8 @@ rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 		RsinkPrepared *p;
 
 		/* the version that the transaction itself has replaced doesn't count */
-		if (!TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax) ||
+		if (!TransactionIdIsValid(dirty.xmin) ||
+			HeapTupleHeaderGetRawXmax(tuple->t_data) == dirty.xmin ||
 			!rsink_xid_is_prepared(dirty.xmin))
 			continue;
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
