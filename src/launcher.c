@@ -4,8 +4,9 @@
  *	  The launcher: sees that each database that needs a worker has one.
  *
  * At the start it gives every database a worker, which ends at once where the
- * extension isn't installed. CREATE EXTENSION and the first use of a sink wake
- * the launcher. A worker that dies comes back, later each time it dies young.
+ * extension isn't installed. CREATE EXTENSION and create_sink() wake it; a
+ * database that came by other ways, as a copy, is noticed soon after the first
+ * use of a sink. A worker that dies comes back, later each time it dies young.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +30,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -40,6 +42,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_start_worker);
 
 #define MAX_DATABASES	1024
 #define RESCAN_MS		60000
+#define LOOK_MS			5000
 #define YIELD_MS		1000
 #define MAX_BACKOFF_MS	60000
 
@@ -98,11 +101,15 @@ static void
 note_database(Oid db, bool wanted, RsinkExit reason, bool wake)
 {
 	Latch	   *latch;
+	int			unused = launcher->n;
 	int			i;
 
 	SpinLockAcquire(&launcher->mutex);
 	for (i = 0; i < launcher->n && launcher->database[i].db != db; i++)
-		;
+		if (!OidIsValid(launcher->database[i].db))
+			unused = i;
+	if (i == launcher->n)
+		i = Min(unused, launcher->n);
 	if (i < MAX_DATABASES)
 	{
 		if (i == launcher->n)
@@ -202,9 +209,52 @@ start_worker(Oid db)
 	return handle;
 }
 
+static bool
+is_known(Oid db)
+{
+	bool		known = false;
+
+	SpinLockAcquire(&launcher->mutex);
+	for (int i = 0; i < launcher->n; i++)
+		known |= launcher->database[i].db == db;
+	SpinLockRelease(&launcher->mutex);
+	return known;
+}
+
+/* Databases whose sinks are in use have the extension. */
+static void
+look_at_slots(void)
+{
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		Oid			db = rsink_shared_database(i);
+
+		if (!OidIsValid(db))
+			continue;
+		SpinLockAcquire(&launcher->mutex);
+		for (int j = 0; j < launcher->n; j++)
+			if (launcher->database[j].db == db)
+				launcher->database[j].wanted = true;
+		SpinLockRelease(&launcher->mutex);
+		if (!is_known(db))
+			note_database(db, true, RSINK_EXIT_YIELD, false);
+	}
+}
+
+static bool
+database_exists(Oid db)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(db));
+	CommitTransactionCommand();
+	return exists;
+}
+
 /* Note databases that are new, and let go of those that are gone. */
 static void
-scan_databases(void)
+scan_databases(Tracked *tracked)
 {
 	List	   *found = NIL;
 	Relation	rel;
@@ -220,15 +270,10 @@ scan_databases(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old = MemoryContextSwitchTo(context);
-		bool		known = false;
 
 		found = lappend_oid(found, form->oid);
 		MemoryContextSwitchTo(old);
-		SpinLockAcquire(&launcher->mutex);
-		for (int i = 0; i < launcher->n; i++)
-			known |= launcher->database[i].db == form->oid;
-		SpinLockRelease(&launcher->mutex);
-		if (!known && form->datallowconn)
+		if (!is_known(form->oid) && form->datallowconn)
 			note_database(form->oid, true, RSINK_EXIT_YIELD, false);
 	}
 	table_endscan(scan);
@@ -244,8 +289,8 @@ scan_databases(void)
 	}
 	SpinLockAcquire(&launcher->mutex);
 	for (int i = 0; i < launcher->n; i++)
-		if (!list_member_oid(found, launcher->database[i].db))
-			launcher->database[i].wanted = false;
+		if (tracked[i].handle == NULL && !list_member_oid(found, launcher->database[i].db))
+			launcher->database[i].db = InvalidOid;
 	SpinLockRelease(&launcher->mutex);
 	list_free(found);
 }
@@ -269,10 +314,15 @@ supervise(const Database *d, Tracked *t)
 			t->backoff = Min(Max(t->backoff * 2, YIELD_MS), MAX_BACKOFF_MS);
 		t->not_before = TimestampTzPlusMilliseconds(now, t->backoff);
 	}
-	if (t->handle != NULL || !d->wanted)
-		return RESCAN_MS;
+	if (t->handle != NULL || !d->wanted || !OidIsValid(d->db))
+		return LOOK_MS;
 	if (now < t->not_before)
 		return TimestampDifferenceMilliseconds(now, t->not_before) + 1;
+	if (!database_exists(d->db))
+	{
+		note_database(d->db, false, RSINK_EXIT_NOT_INSTALLED, false);
+		return LOOK_MS;
+	}
 	t->started = now;
 	t->handle = start_worker(d->db);
 	if (t->handle == NULL)
@@ -282,7 +332,7 @@ supervise(const Database *d, Tracked *t)
 				 errhint("Raise max_worker_processes.")));
 		t->not_before = TimestampTzPlusMilliseconds(now, MAX_BACKOFF_MS);
 	}
-	return RESCAN_MS;
+	return LOOK_MS;
 }
 
 static void
@@ -313,14 +363,15 @@ revenue_sink_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		long		nap = RESCAN_MS;
+		long		nap = LOOK_MS;
 		int			n;
 
 		if (TimestampDifferenceExceeds(scanned, GetCurrentTimestamp(), RESCAN_MS))
 		{
-			scan_databases();
+			scan_databases(tracked);
 			scanned = GetCurrentTimestamp();
 		}
+		look_at_slots();
 		SpinLockAcquire(&launcher->mutex);
 		n = launcher->n;
 		SpinLockRelease(&launcher->mutex);

@@ -344,28 +344,21 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 	heap_freetuple(tuple);
 }
 
-/* Insert page rows for these keys, evenly filled. Caller holds the section. */
+/* Insert a page row for these keys. Caller holds the section. */
 static void
 claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
 {
-	int			nrows = (n + RSINK_PAGE_MAX - 1) / RSINK_PAGE_MAX;
+	TimestampTz oldest = DT_NOEND;
+	TimestampTz newest = DT_NOBEGIN;
 
-	for (int row = 0, from = 0; row < nrows; row++)
+	for (int i = 0; i < n; i++)
 	{
-		int			to = (int) ((int64) n * (row + 1) / nrows);
-		TimestampTz oldest = DT_NOEND;
-		TimestampTz newest = DT_NOBEGIN;
+		TimestampTz time = events[keys[i].position].event_time;
 
-		for (int i = from; i < to; i++)
-		{
-			TimestampTz time = events[keys[i].position].event_time;
-
-			oldest = Min(oldest, time);
-			newest = Max(newest, time);
-		}
-		rsink_seen_insert_row(seen, keys + from, to - from, oldest, newest);
-		from = to;
+		oldest = Min(oldest, time);
+		newest = Max(newest, time);
 	}
+	rsink_seen_insert_row(seen, keys, n, oldest, newest);
 }
 
 /* One hold of the section. */
@@ -405,6 +398,13 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 				fresh[nfresh++] = keys[i];
 				last_state = RSINK_ROW_COUNTED;
 				last_payload = fp->payload;
+
+				/* at once, while the caches still have what the look-ups read */
+				if (nfresh == RSINK_PAGE_MAX)
+				{
+					claim(seen, events, fresh, nfresh);
+					nfresh = 0;
+				}
 				continue;
 			}
 		}
@@ -437,7 +437,7 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 void
 rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n)
 {
-	RsinkKey   *fresh = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkKey));
+	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
 	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
 
 	for (int from = 0; from < n; from += HOLD_EVENTS)

@@ -223,61 +223,72 @@ entry_tid(uint64 entry, ItemPointerData *tid)
 				   (OffsetNumber) (entry & ((1 << OFFSET_BITS) - 1)));
 }
 
-static bool
-bucket_put(Bucket *bucket, uint64 entry)
+/*
+ * Look at a bucket: is this entry there, how many places are free, and which
+ * is one of them? The loop has no exit, so that compilers make it flat.
+ */
+static inline bool
+bucket_look(const Bucket *bucket, uint64 entry, int *nfree, int *place)
 {
+	bool		found = false;
+
+	*nfree = 0;
+	*place = 0;
 	for (int i = 0; i < BUCKET_ENTRIES; i++)
 	{
-		if (bucket->entry[i] == 0)
-		{
-			bucket->entry[i] = entry;
-			return true;
-		}
+		found |= bucket->entry[i] == entry;
+		*nfree += bucket->entry[i] == 0;
+		*place = bucket->entry[i] == 0 ? i : *place;
 	}
-	return false;
+	return found;
 }
 
-static inline int
-bucket_count(const Bucket *bucket)
+/* What came of trying to put an entry into a chunk. */
+typedef enum PutResult
 {
-	int			n = 0;
+	PUT_DONE,
+	PUT_THERE_ALREADY,
+	PUT_NO_ROOM
+} PutResult;
 
-	for (int i = 0; i < BUCKET_ENTRIES; i++)
-		n += bucket->entry[i] != 0;
-	return n;
-}
-
-/* Put an entry into a chunk, moving one other at most; false if it's full. */
-static bool
+/* Put an entry into a chunk, moving one other at most. */
+static PutResult
 chunk_put(uint32 chunk, uint32 bucket, uint64 entry)
 {
-	Bucket	   *buckets = chunk_address(chunk);
-	uint32		second = other_bucket(bucket, entry_tag(entry));
+	Bucket	   *first = (Bucket *) chunk_address(chunk) + bucket;
+	Bucket	   *second = (Bucket *) chunk_address(chunk) + other_bucket(bucket, entry_tag(entry));
+	int			nfree[2];
+	int			place[2];
 
-	if (bucket_count(&buckets[second]) < bucket_count(&buckets[bucket]))
-	{
-		uint32		swap = bucket;
-
-		bucket = second;
-		second = swap;
-	}
-	if (!bucket_put(&buckets[bucket], entry))
+	if (bucket_look(first, entry, &nfree[0], &place[0]) ||
+		bucket_look(second, entry, &nfree[1], &place[1]))
+		return PUT_THERE_ALREADY;
+	if (nfree[0] >= nfree[1] && nfree[0] > 0)
+		first->entry[place[0]] = entry;
+	else if (nfree[1] > 0)
+		second->entry[place[1]] = entry;
+	else
 	{
 		int			i;
 
 		for (i = 0; i < BUCKET_ENTRIES; i++)
 		{
-			uint64		old = buckets[bucket].entry[i];
+			uint64		old = first->entry[i];
+			Bucket	   *other = (Bucket *) chunk_address(chunk) + other_bucket(bucket, entry_tag(old));
 
-			if (bucket_put(&buckets[other_bucket(bucket, entry_tag(old))], old))
+			(void) bucket_look(other, old, &nfree[0], &place[0]);
+			if (nfree[0] > 0)
+			{
+				other->entry[place[0]] = old;
 				break;
+			}
 		}
 		if (i == BUCKET_ENTRIES)
-			return false;
-		buckets[bucket].entry[i] = entry;
+			return PUT_NO_ROOM;
+		first->entry[i] = entry;
 	}
 	pool->info[chunk].count++;
-	return true;
+	return PUT_DONE;
 }
 
 /* Split a full chunk. False if the pool or the directory is exhausted. */
@@ -360,7 +371,7 @@ chunk_merge(RsinkIndex *index, uint32 tag)
 			 * not so, what has been copied would be unreachable, not wrong, and
 			 * the sibling still has it.
 			 */
-			if (from[b].entry[i] != 0 && !chunk_put(chunk, b, from[b].entry[i]))
+			if (from[b].entry[i] != 0 && chunk_put(chunk, b, from[b].entry[i]) == PUT_NO_ROOM)
 				return;
 		}
 	}
@@ -431,21 +442,18 @@ rsink_index_insert(RsinkIndex *index, const RsinkFingerprint *fp,
 	entry = entry_make(tag_of(fp), tid);
 	for (;;)
 	{
-		const Bucket *buckets;
-
 		place_of(index, fp, &place);
-		buckets = chunk_address(place.chunk);
-		for (int b = 0; b < 2; b++)
-			for (int i = 0; i < BUCKET_ENTRIES; i++)
-				if (buckets[place.bucket[b]].entry[i] == entry)
-					return true;
-		if (chunk_put(place.chunk, place.bucket[0], entry))
+		switch (chunk_put(place.chunk, place.bucket[0], entry))
 		{
-			index->nentries++;
-			return true;
+			case PUT_DONE:
+				index->nentries++;
+				return true;
+			case PUT_THERE_ALREADY:
+				return true;
+			case PUT_NO_ROOM:
+				if (!chunk_split(index, place.chunk, place.tag))
+					return false;
 		}
-		if (!chunk_split(index, place.chunk, place.tag))
-			return false;
 	}
 }
 

@@ -148,7 +148,7 @@ generate(const char *dir, int64_t nevents, uint64_t seed, int64_t base)
 			back = next;
 		make_event(&g, next - 1 - (int64_t) (random % (uint64_t) back), buffer, &event);
 		partition = log_partition_of(event.order_id, event.order_len);
-		if (kind >= 2)
+		if (kind % 2 == 1)
 			partition = (partition + 1 + (int) (random >> 32) % (PARTITIONS - 1)) % PARTITIONS;
 		log_append(log, partition, &event);
 	}

@@ -539,7 +539,7 @@ run(const char *dir)
 			position += progress[i].position;
 			committed += progress[i].committed;
 		}
-		if (!half_told && position >= total / 2)
+		if (!half_told && position >= (total + 1) / 2)
 		{
 			half_told = true;
 			puts("half");

@@ -107,6 +107,9 @@ foreach my $round (1 .. $rounds)
 }
 
 note join("\n", @story) unless Test::More->builder->is_passing;
+note 'since the last crash: ', $node->safe_psql('postgres', q(
+SELECT format('%s applied, %s duplicate, %s deferred', applied, duplicate, deferred)
+FROM revenue_sink.stat_sink));
 note join ', ', map { "$_: $told{$_}" } sort keys %told;
 
 ok($load->stop_reader, 'the reader saw markers together, and none vanish');

@@ -1,0 +1,106 @@
+--
+-- Revenue: exact to the last digit, merged or not, and reached by index.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS revenue_sink;
+RESET client_min_messages;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
+CREATE FUNCTION pay(id text, amount numeric, at text DEFAULT '10:01') RETURNS text LANGUAGE sql AS $$
+	SELECT revenue_sink.apply('s', 'o', id, ('2024-03-01 ' || at || '+00')::timestamptz, amount) $$;
+PREPARE fact AS SELECT minute, group_key, revenue, events FROM fact_revenue_1m ORDER BY minute, group_key;
+
+-- A million times 0.01
+INSERT INTO order_events SELECT 'o' || i, 'e', '2024-03-01 10:00+00', 0.01 FROM generate_series(1, 1000000) AS i;
+EXECUTE fact;
+SELECT revenue_sink.merge('s') > 0 AS merged;
+EXECUTE fact;
+-- and some of it back.
+INSERT INTO order_events SELECT 'o' || i, 'refund', '2024-03-01 10:00+00', -0.01 FROM generate_series(1, 100000) AS i;
+EXECUTE fact;
+SELECT * FROM revenue_sink.check('s');
+
+-- The very small beside the very large: in one call, in calls of their own,
+-- and after a merge.
+SELECT applied FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o'], ARRAY['a', 'b', 'c'],
+	ARRAY(SELECT '2024-03-01 10:01+00'::timestamptz FROM generate_series(1, 3)), ARRAY[1e20, 1e-10, 1]);
+SELECT pay('d', 1e20, '10:02'), pay('e', 1e-10, '10:02'), pay('f', 1, '10:02');
+SELECT minute, revenue, events FROM fact_revenue_1m WHERE minute > '2024-03-01 10:00+00' ORDER BY minute;
+SELECT revenue_sink.merge('s') > 0 AS merged;
+SELECT minute, revenue, events FROM fact_revenue_1m WHERE minute > '2024-03-01 10:00+00' ORDER BY minute;
+SELECT pay('g', -1e20), pay('h', -1e-10), pay('i', -1);
+SELECT revenue FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00';
+
+-- What one call adds up is what numeric's own sum() says, digit by digit and
+-- in scale, for amounts of all sizes.
+CREATE TABLE amount AS
+	SELECT i, CASE i % 13
+		WHEN 0 THEN 0 WHEN 1 THEN 0.00 WHEN 2 THEN 1e-8 WHEN 3 THEN -1e-9 WHEN 4 THEN 99999999999999999999.99999999
+		WHEN 5 THEN -100000000000000000000 WHEN 6 THEN 1e40 + i WHEN 7 THEN -1e40 WHEN 8 THEN 1234.5678
+		WHEN 9 THEN 9999 WHEN 10 THEN 10000.00010000 WHEN 11 THEN -0.5 ELSE 1e-30 END::numeric * (1 + i % 7) AS amount
+	FROM generate_series(1, 5000) AS i;
+SELECT applied FROM revenue_sink.apply('s', ARRAY(SELECT i::text FROM amount ORDER BY i), ARRAY(SELECT 'sum' FROM amount),
+	ARRAY(SELECT '2024-03-01 10:03+00'::timestamptz FROM amount), ARRAY(SELECT amount FROM amount ORDER BY i),
+	ARRAY(SELECT 'group ' || i % 13 FROM amount ORDER BY i));
+SELECT applied FROM revenue_sink.apply('s', ARRAY(SELECT i::text FROM amount ORDER BY i), ARRAY(SELECT 'all' FROM amount),
+	ARRAY(SELECT '2024-03-01 10:04+00'::timestamptz FROM amount), ARRAY(SELECT amount FROM amount ORDER BY i));
+SELECT group_key, revenue, revenue = expected AND scale(revenue) = scale(expected) AS exact
+FROM fact_revenue_1m JOIN (SELECT 'group ' || i % 13 AS group_key, sum(amount) AS expected FROM amount GROUP BY 1) AS e USING (group_key)
+ORDER BY group_key;
+SELECT revenue, revenue = (SELECT sum(amount) FROM amount) AS exact FROM fact_revenue_1m WHERE minute = '2024-03-01 10:04+00';
+DROP TABLE amount;
+-- The largest scale given is the one shown: 5.0 + 5.00 is 10.00.
+SELECT pay('j', 5.0, '10:05'), pay('k', 5.00, '10:05'), pay('l', 0.0000000000000000000000001, '10:06'), pay('m', 1e-300, '10:07');
+SELECT minute, revenue FROM fact_revenue_1m WHERE minute BETWEEN '2024-03-01 10:05+00' AND '2024-03-01 10:06+00' ORDER BY 1;
+SELECT scale(revenue), revenue = 1e-300 AS exact FROM fact_revenue_1m WHERE minute = '2024-03-01 10:07+00';
+
+-- More groups in one call than are kept in memory.
+INSERT INTO order_events SELECT 'o' || i, 'group', '2024-03-02 00:00+00'::timestamptz + i % 1000 * interval '1 minute', 1, 'k' || i % 100000
+FROM generate_series(1, 200000) AS i;
+SELECT count(*), min(revenue), max(revenue), sum(revenue), sum(events) FROM fact_revenue_1m WHERE minute >= '2024-03-02 00:00+00';
+SELECT revenue_sink.merge('s') >= 100000 AS merged;
+SELECT count(*), min(revenue), max(revenue), sum(revenue), sum(events) FROM fact_revenue_1m WHERE minute >= '2024-03-02 00:00+00';
+
+-- Merging is invisible to whoever reads, and done when it is done.
+SELECT pay('n', 1, '10:08'), pay('o', 2, '10:08');
+SELECT unmerged_deltas, last_merge IS NOT NULL AS merged_before FROM revenue_sink.stat_sink WHERE sink = 's';
+BEGIN;
+SELECT revenue_sink.merge('s');
+SELECT revenue FROM fact_revenue_1m WHERE minute = '2024-03-01 10:08+00';
+ROLLBACK;
+SELECT revenue FROM fact_revenue_1m WHERE minute = '2024-03-01 10:08+00';
+SELECT unmerged_deltas FROM revenue_sink.stat_sink WHERE sink = 's';
+SELECT revenue_sink.merge('s');
+SELECT revenue_sink.merge('s');
+SELECT unmerged_deltas FROM revenue_sink.stat_sink WHERE sink = 's';
+SELECT pay('p', 4, '10:08');
+SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:08+00';
+
+-- Predicates on minute and group_key reach the indexes through the view.
+CREATE FUNCTION scans(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
+		IF line ~ 'Scan|Cond|Filter' THEN
+			RETURN NEXT regexp_replace(regexp_replace(line, '(delta|total)_\d+', '\1_N', 'g'), '^[ >-]*', '');
+		END IF;
+	END LOOP;
+END $$;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' $$);
+SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute >= '2024-03-01 10:01+00' AND minute < '2024-03-01 11:00+00' $$);
+SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' AND group_key = 'EUR' $$);
+SELECT * FROM scans($$ SELECT sum(revenue) FROM fact_revenue_1m WHERE minute > '2024-03-01 10:01+00' AND group_key IN ('EUR', 'USD') $$);
+RESET enable_seqscan;
+RESET enable_bitmapscan;
+-- With nothing forced, too, where the totals are many.
+SELECT total AS total_table, delta AS delta_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
+ANALYZE :total_table, :delta_table;
+SELECT count(*) > 0 AS by_index FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' $$) AS s
+WHERE s LIKE 'Index Scan%total_N%' OR s LIKE 'Bitmap Index Scan%total_N%';
+SELECT * FROM revenue_sink.check('s');
+SELECT revenue_sink.drop_sink('s');
+DROP FUNCTION scans, pay;
