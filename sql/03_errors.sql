@@ -33,6 +33,8 @@ SELECT revenue_sink.seen('nobody', 'o', 'e');
 SELECT revenue_sink.seen(NULL, 'o', 'e');
 SELECT revenue_sink.merge('nobody');
 SELECT revenue_sink.expire('nobody');
+SELECT revenue_sink.merge(NULL);
+SELECT revenue_sink.expire(NULL);
 SELECT * FROM revenue_sink.check('nobody');
 SELECT * FROM revenue_sink.check(NULL);
 SELECT * FROM revenue_sink.offsets('nobody');

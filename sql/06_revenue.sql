@@ -89,13 +89,11 @@ BEGIN
 	END LOOP;
 END $$;
 SET enable_seqscan = off;
-SET enable_bitmapscan = off;
 SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' $$);
 SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute >= '2024-03-01 10:01+00' AND minute < '2024-03-01 11:00+00' $$);
 SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' AND group_key = 'EUR' $$);
 SELECT * FROM scans($$ SELECT sum(revenue) FROM fact_revenue_1m WHERE minute > '2024-03-01 10:01+00' AND group_key IN ('EUR', 'USD') $$);
 RESET enable_seqscan;
-RESET enable_bitmapscan;
 -- With nothing forced, too, where the totals are many.
 SELECT total AS total_table, delta AS delta_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
 ANALYZE :total_table, :delta_table;
