@@ -22,7 +22,7 @@
  *
  * When the connection is lost, a writer connects again and starts over, some
  * events before the stored offset: sources deliver again, and it must not
- * matter. At half of the log, "run" says "half" on a line of its own, for the
+ * matter. At half of the log, "run" writes a line to descriptor HALF_FD, for the
  * script that then kills the server.
  *
  * The connection is the environment's (PGHOST and so on).
@@ -61,6 +61,7 @@
 #define RETRY_MS 50
 #define GIVE_UP_SECONDS 60		/* without a server */
 #define TICK_MS 10
+#define HALF_FD 3
 #define NCOUNTS 6
 
 static const char *const count_name[NCOUNTS] =
@@ -80,7 +81,6 @@ typedef struct Progress
 	int64_t		count[NCOUNTS]; /* of the answers of committed batches */
 	int64_t		batches;
 	int64_t		replayed;
-	int64_t		epochs;
 } Progress;
 
 /* A partition, as its writer reads it. */
@@ -195,7 +195,6 @@ open_writer(Writer *w)
 	snprintf(w->epoch, sizeof(w->epoch), "%s", PQgetvalue(res, 0, 0));
 	PQclear(res);
 	w->number = 0;
-	w->progress->epochs++;
 	return true;
 }
 
@@ -443,17 +442,19 @@ show_progress(const Progress *progress, double seconds, int64_t total, int64_t r
 		n[progress[i].state]++;
 		position += progress[i].position;
 	}
-	printf("   %3.0f s  %11s of %s events %4.0f %%  %10s/s  ", seconds, with_commas(position),
+	printf("   %5.1f s %11s of %s events %4.0f %% %10s/s   ", seconds, with_commas(position),
 		   with_commas(total), 100.0 * (double) position / (double) total, with_commas(rate));
-	if (n[CONNECTING] == 0)
+	if (n[CONNECTING] > 0)
+		printf("%d writers, %d waiting for a server\n", n[STREAMING], n[CONNECTING]);
+	else if (n[STREAMING] > 0)
 		printf("%d writers\n", n[STREAMING]);
 	else
-		printf("%d writers, %d without a server\n", n[STREAMING], n[CONNECTING]);
+		puts("done");
 	fflush(stdout);
 }
 
 static void
-show_counts(const Progress *progress, double seconds)
+show_counts(const Progress *progress, double seconds, double down)
 {
 	Progress	sum = {0};
 
@@ -464,12 +465,11 @@ show_counts(const Progress *progress, double seconds)
 		sum.committed += progress[i].committed;
 		sum.batches += progress[i].batches;
 		sum.replayed += progress[i].replayed;
-		sum.epochs += progress[i].epochs;
 	}
-	printf("\n   %s events in %s committed transactions of %d epochs, %.1f s with crash and recovery: %s events/s\n",
-		   with_commas(sum.committed), with_commas(sum.batches), (int) sum.epochs, seconds,
-		   with_commas((long long) ((double) sum.committed / seconds)));
-	printf("   (%s of them delivered again after the crash). What the sink answered:\n", with_commas(sum.replayed));
+	printf("\n   %s events in %s committed transactions, %s of them delivered again after the crash,\n",
+		   with_commas(sum.committed), with_commas(sum.batches), with_commas(sum.replayed));
+	printf("   in %.1f s, %.1f s of it without a server: %s events/s while it was up. The sink answered:\n",
+		   seconds, down, with_commas((long long) ((double) sum.committed / (seconds - down))));
 	for (int k = 0; k < NCOUNTS; k++)
 		printf("   %-9s %12s\n", count_name[k], with_commas(sum.count[k]));
 	fflush(stdout);
@@ -498,6 +498,8 @@ run(const char *dir)
 								MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	double		started = now();
 	double		shown = started;
+	double		tick = started;
+	double		down = 0;		/* seconds in which no writer had a connection */
 	int64_t		total = 0;
 	int64_t		committed_then = 0;
 	int			alive = WRITERS;
@@ -522,6 +524,7 @@ run(const char *dir)
 		if (pid == 0)
 		{
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			close(HALF_FD);
 			run_writer(i, dir, total, &progress[i]);
 		}
 	}
@@ -530,7 +533,9 @@ run(const char *dir)
 	{
 		int64_t		position = 0;
 		int64_t		committed = 0;
+		double		last_tick = tick;
 		double		elapsed;
+		int			connecting = 0;
 
 		poll(NULL, 0, TICK_MS);
 		alive -= reap(alive);
@@ -538,23 +543,27 @@ run(const char *dir)
 		{
 			position += progress[i].position;
 			committed += progress[i].committed;
+			connecting += progress[i].state == CONNECTING;
 		}
+		tick = now();
+		if (connecting > 0 && connecting == alive)
+			down += tick - last_tick;
 		if (!half_told && position >= (total + 1) / 2)
 		{
 			half_told = true;
-			puts("half");
-			fflush(stdout);
+			if (write(HALF_FD, "half\n", 5) < 0 && errno != EBADF)
+				die("could not tell that half is done: %s", strerror(errno));
 		}
-		elapsed = now() - shown;
+		elapsed = tick - shown;
 		if (elapsed >= 1 || alive == 0)
 		{
-			show_progress(progress, now() - started, total,
+			show_progress(progress, tick - started, total,
 						  (int64_t) ((double) (committed - committed_then) / elapsed));
 			shown += elapsed;
 			committed_then = committed;
 		}
 	}
-	show_counts(progress, now() - started);
+	show_counts(progress, now() - started, down);
 }
 
 static int

@@ -43,11 +43,11 @@ class Sink:
         self.apply_late = self.kind == "late"
         self.reject_bad = self.kind in ("reject", "late") or self.tight and rng.random() < 0.5
         self.writers = rng.random() < 0.6
-        minutes = lambda n: datetime.timedelta(minutes=n)
-        self.bucket = rng.choice((minutes(1), datetime.timedelta(seconds=40), minutes(1 if self.totals else 5)))
-        self.window = minutes(10) if self.tight else minutes(24 * 60)
-        self.spread = minutes(30) if self.tight else minutes(rng.choice((1, 3, 8)))
-        self.step = minutes(60) if self.tight else minutes(10)
+        minutes = [datetime.timedelta(minutes=n) for n in range(61)]
+        self.bucket = rng.choice((minutes[1], datetime.timedelta(seconds=40), minutes[1 if self.totals else 5]))
+        self.window = minutes[10] if self.tight else datetime.timedelta(days=1)
+        self.spread = minutes[30] if self.tight else minutes[rng.choice((1, 3, 8))]
+        self.step = minutes[60] if self.tight else minutes[10]
         self.name = rng.choice(("model_%d", "model's %d", 'Mo"del %d')) % group
         self.fact = rng.choice(("fact_%d", '"model"."Fact %d"')) % group
         self.ingest = rng.choice(("ingest_%d", '"model"."In""gest %d"')) % group
@@ -105,7 +105,7 @@ class Run:
     def __init__(self, dsn, seed, stop_after):
         self.seed = seed
         self.stop_after = stop_after
-        self.admin = Session(dsn, "admin")
+        self.admin = Session(dsn, "admin", Session.PATIENT)
         self.sessions = [Session(dsn, n) for n in range(1, SESSIONS + 1)]
         self.now = datetime.datetime.now(datetime.timezone.utc)
         self.passed = self.failed = 0

@@ -20,19 +20,22 @@ class Log(list):
 
 
 class Session:
-    # No call waits for another transaction; whatever waits has failed.
+    # No call waits for another transaction: whatever waits has failed.
     OPTIONS = "-c lock_timeout=1s -c statement_timeout=20s -c timezone=UTC -c client_min_messages=warning"
+    # But maintenance may have to let the worker or autovacuum finish.
+    PATIENT = OPTIONS + " -c lock_timeout=20s"
 
-    def __init__(self, dsn, number):
+    def __init__(self, dsn, number, options=OPTIONS):
         self.dsn = dsn
         self.number = number
+        self.options = options
         self.log = Log()
         self.tx = None
         self.fenced = None          # None, or how its transaction's end is known
         self.connect()
 
     def connect(self):
-        self.conn = psycopg2.connect(self.dsn, options=self.OPTIONS)
+        self.conn = psycopg2.connect(self.dsn, options=self.options)
         self.conn.autocommit = True
         self.cur = self.conn.cursor()
 
