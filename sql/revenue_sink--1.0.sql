@@ -219,7 +219,7 @@ COMMENT ON PROCEDURE revenue_sink.recover(text, text, bigint, bigint) IS
 
 CREATE FUNCTION revenue_sink.begin_batch(
 	sink text, job text, writer text, epoch bigint, number bigint)
-RETURNS boolean LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_begin_batch';
+RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_begin_batch';
 COMMENT ON FUNCTION revenue_sink.begin_batch(text, text, text, bigint, bigint) IS
 	'start a batch, first thing in its transaction; false: it is committed already, skip it';
 
@@ -230,7 +230,7 @@ COMMENT ON FUNCTION revenue_sink.store_offsets(text, text, int[], bigint[]) IS
 	'store where to go on reading, together with the events of this transaction';
 
 CREATE FUNCTION revenue_sink.pre_commit(sink text)
-RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_pre_commit';
+RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_pre_commit';
 COMMENT ON FUNCTION revenue_sink.pre_commit(text) IS
 	'phase one: the gid under which to PREPARE the batch of this transaction';
 
@@ -271,12 +271,12 @@ COMMENT ON FUNCTION revenue_sink.offsets(text, text) IS 'where to go on reading'
 --
 
 CREATE FUNCTION revenue_sink.merge(sink text)
-RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_merge';
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_merge';
 COMMENT ON FUNCTION revenue_sink.merge(text) IS
 	'settle deferred events and merge deltas now; returns the rows removed. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.expire(sink text)
-RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_expire';
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_expire';
 COMMENT ON FUNCTION revenue_sink.expire(text) IS
 	'forget events behind the dedup window now; returns the rows removed. For the sink''s owner';
 

@@ -278,10 +278,44 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Run a statement on the sink's tables for each role that a query names; the
+ * format gets the three tables and the role.
+ */
+static void
+for_each_role(const RsinkSink *sink, const char *query, const char *statement)
+{
+	uint64		n = rsink_spi(SPI_OK_SELECT, "%s", query);
+	char	  **roles = palloc((n + 1) * sizeof(char *));
+
+	for (uint64 i = 0; i < n; i++)
+		roles[i] = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+	for (uint64 i = 0; i < n; i++)
+		rsink_spi(SPI_OK_UTILITY, "%s", psprintf(statement, get_rel_name(sink->delta),
+												 get_rel_name(sink->total),
+												 get_rel_name(sink->seen), roles[i]));
+}
+
+/* Only the present owners of the views may read the tables behind them. */
+static void
+pass_on_tables(const RsinkSink *sink)
+{
+	for_each_role(sink,
+				  psprintf("SELECT DISTINCT quote_ident(pg_get_userbyid(a.grantee)) "
+						   "FROM pg_class c, aclexplode(c.relacl) a "
+						   "WHERE c.oid IN (%u, %u, %u) AND a.grantee NOT IN (0, c.relowner)",
+						   sink->delta, sink->total, sink->seen),
+				  "REVOKE ALL ON revenue_sink.%s, revenue_sink.%s, revenue_sink.%s FROM %s");
+	for_each_role(sink,
+				  psprintf("SELECT DISTINCT quote_ident(pg_get_userbyid(relowner)) FROM pg_class "
+						   "WHERE oid IN (%u, %u)", sink->fact, sink->ingest),
+				  "GRANT SELECT ON revenue_sink.%s, revenue_sink.%s, revenue_sink.%s TO %s");
+}
+
+/*
  * alter_sink(sink, dedup_window, max_future, late_policy, on_bad_event)
  *
- * NULL leaves a setting as it is. Also gives the present owner of the fact
- * view the rights it needs, after ALTER VIEW .. OWNER TO.
+ * NULL leaves a setting as it is. Also gives the present owners of the views
+ * the rights they need, after ALTER VIEW .. OWNER TO, and takes former ones'.
  */
 Datum
 revenue_sink_alter_sink(PG_FUNCTION_ARGS)
@@ -306,19 +340,7 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
 			  PG_ARGISNULL(2) ? "NULL" : interval_argument(fcinfo, 2, "max_future", true),
 			  late_policy ? quote_literal_cstr(late_policy) : "NULL",
 			  on_bad_event ? quote_literal_cstr(on_bad_event) : "NULL", sink->id);
-	rsink_spi(SPI_OK_SELECT, "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid IN (%u, %u)",
-			  sink->fact, sink->ingest);
-	{
-		uint64		n = SPI_processed;
-		char	   *owners[2];
-
-		for (uint64 i = 0; i < n; i++)
-			owners[i] = pstrdup(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-		for (uint64 i = 0; i < n; i++)
-			rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.%s, revenue_sink.%s, revenue_sink.%s TO %s",
-					  get_rel_name(sink->delta), get_rel_name(sink->total), get_rel_name(sink->seen),
-					  quote_identifier(owners[i]));
-	}
+	pass_on_tables(sink);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();
 	PG_RETURN_VOID();

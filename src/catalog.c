@@ -11,6 +11,7 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "executor/tuptable.h"
+#include "storage/procarray.h"
 #include "utils/lsyscache.h"
 
 #include "catalog.h"
@@ -89,6 +90,15 @@ rsink_table_close(RsinkTable *table)
 {
 	CatalogCloseIndexes(table->indexes);
 	table_close(table->rel, NoLock);
+}
+
+/* Is this transaction, which is in progress, a prepared one? */
+bool
+rsink_xid_is_prepared(TransactionId xid)
+{
+	/* prepared transactions are the ones that no process runs */
+	return BackendXidGetPid(xid) == 0 && TransactionIdIsInProgress(xid) &&
+		BackendXidGetPid(xid) == 0;
 }
 
 /* The index of a table whose first column is attnum. */

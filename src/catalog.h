@@ -139,6 +139,7 @@ extern void rsink_table_insert(RsinkTable *table, HeapTuple tuple);
 extern void rsink_table_insert_values(RsinkTable *table, Datum *values, bool *nulls);
 extern void rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n);
 extern void rsink_table_close(RsinkTable *table);
+extern bool rsink_xid_is_prepared(TransactionId xid);
 extern Oid	rsink_table_index(Relation rel, int attnum);
 
 #endif							/* RSINK_CATALOG_H */

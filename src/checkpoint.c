@@ -439,13 +439,11 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_prepared(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_ANYTHING);
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (!rsink_sink_allows(sink, RSINK_MAY_READ) && !rsink_sink_allows(sink, RSINK_IS_OWNER))
-		return (Datum) 0;
 	foreach(lc, rsink_prepared_list(sink, NULL, NULL))
 	{
 		RsinkPrepared *p = lfirst(lc);

@@ -74,10 +74,11 @@ event_of_row(HeapTuple tuple, TupleDesc desc, RsinkEvent *event)
  * Take each deferred event that has committed through the ordinary path once
  * more. What the other transaction counted is a duplicate by now, what it
  * didn't is applied, what is still open stays; in the same transaction the
- * settled rows go. Returns how many did. Caller holds the maintenance lock.
+ * settled rows go. Returns how many did; *pending, if not NULL, becomes true if
+ * others stay. Caller holds the maintenance lock.
  */
 int64
-rsink_settle(RsinkSink *sink)
+rsink_settle(RsinkSink *sink, bool *pending)
 {
 	Relation	rel = table_open(rsink_catalog_relid("deferred_event"), RowExclusiveLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -119,7 +120,11 @@ rsink_settle(RsinkSink *sink)
 		for (int i = 0; i < n; i++)
 		{
 			if (events[i].status == RSINK_DEFERRED)
+			{
+				if (pending)
+					*pending = true;
 				continue;
+			}
 			CatalogTupleDelete(rel, &tids[i]);
 			settled++;
 		}

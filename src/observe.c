@@ -63,7 +63,7 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 				 errmsg("merge() cannot run in a transaction that has upserted into sink \"%s\"",
 						sink->name),
 				 errhint("COMMIT first.")));
-	removed = sink->totals ? 0 : rsink_settle(sink);
+	removed = sink->totals ? 0 : rsink_settle(sink, NULL);
 
 	PG_RETURN_INT64(removed + rsink_merge_deltas(sink));
 }
@@ -133,7 +133,7 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(found);
 }
 
-/* may(sink, what) -> boolean: 'apply', 'read' or 'own'; for the views. */
+/* may_see(fact, ingest) -> boolean, for the views */
 Datum
 revenue_sink_may(PG_FUNCTION_ARGS)
 {
@@ -142,19 +142,17 @@ revenue_sink_may(PG_FUNCTION_ARGS)
 	memset(&sink, 0, sizeof(sink));
 	sink.fact = PG_GETARG_OID(0);
 	sink.ingest = PG_GETARG_OID(1);
-	PG_RETURN_BOOL(rsink_sink_allows(&sink, RSINK_MAY_READ) ||
-				   rsink_sink_allows(&sink, RSINK_IS_OWNER));
+	PG_RETURN_BOOL(rsink_sink_allows(&sink, RSINK_MAY_READ));
 }
 
 /*
  * counters(sink) -> what stat_sink shows of tables and shared memory; nulls for
- * the latter on a standby, and for all of it where the caller may not see the
- * sink.
+ * the latter on a standby
  */
 Datum
 revenue_sink_counters(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_ANYTHING);
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
 	Datum		values[RSINK_NSTATS + 8] = {0};
 	bool		nulls[RSINK_NSTATS + 8];
 	RsinkShared *shared = sink->shared;
@@ -162,8 +160,6 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	RsinkSpi	spi;
 
-	if (!rsink_sink_allows(sink, RSINK_MAY_READ) && !rsink_sink_allows(sink, RSINK_IS_OWNER))
-		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	memset(nulls, shared == NULL, sizeof(nulls));

@@ -54,6 +54,7 @@ revenue_sink_store_offsets(PG_FUNCTION_ARGS)
 	RsinkColumn partition;
 	RsinkColumn next_offset;
 	RsinkTable	table;
+	RsinkCounts counts = {{0}};
 
 	PreventCommandIfReadOnly("store_offsets()");
 	PreventCommandDuringRecovery("store_offsets()");
@@ -84,6 +85,7 @@ revenue_sink_store_offsets(PG_FUNCTION_ARGS)
 		rsink_table_insert_values(&table, values, nulls);
 	}
 	rsink_table_close(&table);
+	rsink_writer_count(sink, &counts, DT_NOBEGIN);
 	PG_RETURN_VOID();
 }
 

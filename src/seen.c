@@ -32,6 +32,7 @@
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/latch.h"
+#include "storage/procarray.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -113,6 +114,12 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 		if (!HeapTupleSatisfiesVisibility(&tuple, &dirty, buffer))
 			continue;
 		rsink_page_deform(RelationGetDescr(rel), &tuple, &row);
+		if (TransactionIdIsValid(dirty.xmin) && !rsink_xid_is_prepared(dirty.xmin) &&
+			!TransactionIdIsValid(shared->foreign_xid))
+		{
+			shared->foreign_xid = dirty.xmin;
+			shared->foreign_block = block;
+		}
 		for (int i = 0; done && i < row.n; i++)
 		{
 			bool		in_doubt = TransactionIdIsValid(dirty.xmin);
@@ -153,7 +160,9 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
  * blocks of work a call. True: it does. Caller holds the section.
  *
  * The file is another one after VACUUM FULL or TRUNCATE, and longer than
- * known when rows came in past us, as a restore brings them.
+ * known when rows came in past us, as a restore brings them. If such rows are
+ * met while their transaction is open, it may go on to insert others into the
+ * same blocks, so these are read again after its end.
  */
 static bool
 build_step(RsinkSeen *seen, bool may_spill)
@@ -171,6 +180,7 @@ build_step(RsinkSeen *seen, bool may_spill)
 		shared->relfile = rsink_relfile(rel);
 		shared->built = false;
 		shared->next_block = 0;
+		shared->foreign_xid = InvalidTransactionId;
 		shared->spilled = RelationGetNumberOfBlocks(seen->spill.rel) > 0;
 	}
 	if (!shared->spilled && !shared->built)
@@ -179,6 +189,14 @@ build_step(RsinkSeen *seen, bool may_spill)
 	{
 		shared->built = false;
 		shared->next_block = shared->known_blocks;
+	}
+	if (shared->built && TransactionIdIsValid(shared->foreign_xid) &&
+		!TransactionIdIsInProgress(shared->foreign_xid))
+	{
+		/* by now all that it has inserted can be seen */
+		shared->built = false;
+		shared->next_block = Min(shared->foreign_block, nblocks);
+		shared->foreign_xid = InvalidTransactionId;
 	}
 	if (!shared->built)
 	{

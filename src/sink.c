@@ -93,6 +93,7 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->relfile = InvalidOid;
 	shared->built = false;
 	shared->short_of_memory = false;
+	shared->foreign_xid = InvalidTransactionId;
 	shared->spilled = false;
 	shared->small_rows = 0;
 	shared->next_block = shared->known_blocks = 0;
@@ -387,7 +388,8 @@ rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
 			return pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK;
 		case RSINK_MAY_READ:
 			return pg_class_aclcheck(sink->fact, user, ACL_SELECT) == ACLCHECK_OK ||
-				pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK;
+				pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK ||
+				rsink_owns_relation(sink->ingest, user);
 		case RSINK_IS_OWNER:
 			return rsink_owns_relation(sink->ingest, user);
 	}

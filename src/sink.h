@@ -36,6 +36,8 @@ typedef struct RsinkShared
 	Oid			relfile;		/* file of the page table this describes */
 	bool		built;			/* are all rows of that file in the index? */
 	bool		short_of_memory;	/* the build waits for the worker */
+	TransactionId foreign_xid;	/* inserts rows past us, as a restore does, */
+	BlockNumber foreign_block;	/* from this block on */
 	bool		spilled;		/* does the spill table have rows? */
 	BlockNumber total_blocks;	/* of the build under way */
 	BlockNumber next_block;		/* the build has done the blocks before */
@@ -78,7 +80,7 @@ typedef enum RsinkRight
 {
 	RSINK_MAY_ANYTHING,			/* no check: internal use */
 	RSINK_MAY_APPLY,			/* INSERT on the ingest view */
-	RSINK_MAY_READ,				/* SELECT on the fact view, or the next */
+	RSINK_MAY_READ,				/* SELECT on the fact view, or one of the others */
 	RSINK_IS_OWNER				/* owns the ingest view */
 } RsinkRight;
 

@@ -222,6 +222,7 @@ static int64
 tend(Tended *t)
 {
 	int64		moved = 0;
+	bool		pending = false;
 	RsinkSink  *sink;
 
 	build_index(t->name);
@@ -233,7 +234,8 @@ tend(Tended *t)
 	if (rsink_maintenance_lock(sink, false))
 	{
 		if (!sink->totals)
-			moved += rsink_settle(sink);
+			moved += rsink_settle(sink, &pending);
+		moved += pending;		/* come again */
 		if (merge_is_due(t, sink))
 		{
 			int64		merged = rsink_merge_deltas(sink);

@@ -119,15 +119,6 @@ rsink_refuse_unpreparable(void)
 				 errhint("COMMIT it: its locks would stop the sink for as long as it is held.")));
 }
 
-/* Is this transaction, which is in progress, a prepared one? */
-bool
-rsink_xid_is_prepared(TransactionId xid)
-{
-	/* prepared transactions are the ones that no process runs */
-	return BackendXidGetPid(xid) == 0 && TransactionIdIsInProgress(xid) &&
-		BackendXidGetPid(xid) == 0;
-}
-
 /* What the ledger says of a batch number. */
 typedef enum LedgerState
 {
@@ -259,12 +250,22 @@ ledger_complete(RsinkBatch *b)
 Datum
 revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(0)), RSINK_MAY_APPLY);
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	RsinkBatch *b = palloc0(sizeof(RsinkBatch));
+	static const char *const argument[] = {"sink", "job", "writer", "epoch", "number"};
+	RsinkSink  *sink;
+	MemoryContext old;
+	RsinkBatch *b;
 	Relation	ledger;
 	LedgerState state;
 
+	/* a NULL that came back for one that went in would look like "skip it" */
+	for (int i = 0; i < lengthof(argument); i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", argument[i])));
+	sink = rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(0)), RSINK_MAY_APPLY);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	b = palloc0(sizeof(RsinkBatch));
 	b->sink = sink;
 	b->sink_id = sink->id;
 	b->job = text_to_cstring(PG_GETARG_TEXT_PP(1));

@@ -33,7 +33,6 @@ extern void rsink_writer_count(RsinkSink *sink, const RsinkCounts *counts,
 							   TimestampTz newest);
 extern void rsink_forbid_prepare(const char *call);
 extern void rsink_refuse_unpreparable(void);
-extern bool rsink_xid_is_prepared(TransactionId xid);
 extern void rsink_init_writer(void);
 
 /* epoch.c */

@@ -37,13 +37,17 @@ struct LogWriter
 void
 die(const char *fmt,...)
 {
+	char		text[2000];
+	size_t		len;
 	va_list		ap;
 
-	fflush(stdout);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	for (len = strlen(text); len > 0 && text[len - 1] == '\n'; len--)
+		;						/* the server's messages end in one */
+	fflush(stdout);
+	fprintf(stderr, "%.*s\n", (int) len, text);
 	exit(1);
 }
 
@@ -168,6 +172,14 @@ log_open(const char *dir, int partition, Partition *p)
 		}
 		p->nevents++;
 	}
+}
+
+void
+log_unmap(Partition *p)
+{
+	if (p->data)
+		munmap((void *) p->data, (size_t) (p->end - p->data));
+	free(p->milestone);
 }
 
 /* Where the event with this offset starts. */

@@ -51,6 +51,7 @@ extern int	log_partition_of(const char *order_id, int len);
 
 /* Reading */
 extern void log_open(const char *dir, int partition, Partition *p);
+extern void log_unmap(Partition *p);
 extern const char *log_seek(const Partition *p, int64_t offset);
 extern const char *log_read(const char *at, Event *event);
 

@@ -159,6 +159,7 @@ show_chart(const Total *fact, int64_t nfacts)
 	int			ncolumns = (int) ((span + width - 1) / width);
 	char		from[64];
 	char		to[64];
+	int			gap;
 
 	for (int64_t i = 0; i < nfacts; i++)
 		column[(fact[i].minute - first) / width] += fact[i].revenue;
@@ -186,8 +187,11 @@ show_chart(const Total *fact, int64_t nfacts)
 	}
 	format_minute(from, sizeof(from), "%Y-%m-%d %H:%M", first);
 	format_minute(to, sizeof(to), span < 1440 ? "%H:%M" : "%Y-%m-%d %H:%M", first + span - 1);
-	printf("%16s  %s%*s UTC\n\n", "", from, ncolumns - (int) strlen(from) > 6 ? ncolumns - (int) strlen(from) : 6,
-		   to);
+	gap = ncolumns - (int) (strlen(from) + strlen(to));
+	if (gap > 0)
+		printf("%16s  %s%*s%s UTC\n\n", "", from, gap, "", to);
+	else
+		printf("%16s  %s to %s UTC\n\n", "", from, to);
 }
 
 /* Counters as the sink itself keeps them. */
@@ -285,6 +289,7 @@ result_show(PGconn *conn, const char *sink, const char *dir)
 	Total	   *fact;
 	Amount		revenue = 0;
 	int64_t		nfacts;
+	int64_t		nminutes;
 	int64_t		ndifferent;
 	PGresult   *res;
 	bool		consistent;
@@ -303,6 +308,7 @@ result_show(PGconn *conn, const char *sink, const char *dir)
 	truth_compute(dir, &truth);
 	printf("   truth, from the log alone: %s events, %s distinct, %s with known ids and other contents\n",
 		   with_commas(truth.delivered), with_commas(truth.distinct), with_commas(truth.conflicting));
+	nminutes = count_minutes(&truth);
 	ndifferent = compare_totals(fact, nfacts, &truth);
 	for (int64_t i = 0; i < nfacts; i++)
 		revenue += fact[i].revenue;
@@ -314,7 +320,8 @@ result_show(PGconn *conn, const char *sink, const char *dir)
 	else if (!consistent)
 		printf("the minutes equal the truth, but check() found problems\n");
 	else
-		printf("all %s minutes equal the truth: %s events, each counted once, revenue %s\n",
-			   with_commas(count_minutes(&truth)), with_commas(truth.distinct), amount_text(revenue));
+		printf("all %s minute%s equal%s the truth: %s events, each counted once, revenue %s\n",
+			   with_commas(nminutes), nminutes == 1 ? "" : "s", nminutes == 1 ? "s" : "",
+			   with_commas(truth.distinct), amount_text(revenue));
 	return ndifferent == 0 && consistent;
 }

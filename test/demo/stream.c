@@ -445,9 +445,9 @@ show_progress(const Progress *progress, double seconds, int64_t total, int64_t r
 	printf("   %5.1f s %11s of %s events %4.0f %% %10s/s   ", seconds, with_commas(position),
 		   with_commas(total), 100.0 * (double) position / (double) total, with_commas(rate));
 	if (n[CONNECTING] > 0)
-		printf("%d writers, %d waiting for a server\n", n[STREAMING], n[CONNECTING]);
+		printf("writers: %d, %d waiting for a server\n", n[STREAMING], n[CONNECTING]);
 	else if (n[STREAMING] > 0)
-		printf("%d writers\n", n[STREAMING]);
+		printf("writers: %d\n", n[STREAMING]);
 	else
 		puts("done");
 	fflush(stdout);
@@ -513,7 +513,11 @@ run(const char *dir)
 
 		log_open(dir, p, &log);
 		total += log.nevents;
+		log_unmap(&log);
 	}
+	if (batch_quota(total) < BATCH / OWN)
+		printf("   (a short log: slowed down to take %d seconds)\n", MIN_SECONDS);
+	fflush(stdout);
 
 	for (int i = 0; i < WRITERS; i++)
 	{
@@ -570,10 +574,13 @@ static int
 compare(const char *dir)
 {
 	PGconn	   *conn = PQconnectdb("dbname=postgres");
+	bool		right;
 
 	if (PQstatus(conn) != CONNECTION_OK)
 		die("%s", PQerrorMessage(conn));
-	return result_show(conn, SINK, dir) ? 0 : 1;
+	right = result_show(conn, SINK, dir);
+	PQfinish(conn);
+	return right ? 0 : 1;
 }
 
 int

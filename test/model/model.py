@@ -23,6 +23,7 @@ from play import Sequence
 from session import Log, Mismatch, Session
 from watch import watch
 
+MINUTE = datetime.timedelta(minutes=1)
 GROUP = 25
 SESSIONS = 4
 
@@ -43,11 +44,10 @@ class Sink:
         self.apply_late = self.kind == "late"
         self.reject_bad = self.kind in ("reject", "late") or self.tight and rng.random() < 0.5
         self.writers = rng.random() < 0.6
-        minutes = [datetime.timedelta(minutes=n) for n in range(61)]
-        self.bucket = rng.choice((minutes[1], datetime.timedelta(seconds=40), minutes[1 if self.totals else 5]))
-        self.window = minutes[10] if self.tight else datetime.timedelta(days=1)
-        self.spread = minutes[30] if self.tight else minutes[rng.choice((1, 3, 8))]
-        self.step = minutes[60] if self.tight else minutes[10]
+        self.bucket = rng.choice((MINUTE, datetime.timedelta(seconds=40), MINUTE * (1 if self.totals else 5)))
+        self.window = MINUTE * 10 if self.tight else datetime.timedelta(days=1)
+        self.spread = MINUTE * 30 if self.tight else MINUTE * rng.choice((1, 3, 8))
+        self.step = MINUTE * 60 if self.tight else MINUTE * 10
         self.name = rng.choice(("model_%d", "model's %d", 'Mo"del %d')) % group
         self.fact = rng.choice(("fact_%d", '"model"."Fact %d"')) % group
         self.ingest = rng.choice(("ingest_%d", '"model"."In""gest %d"')) % group

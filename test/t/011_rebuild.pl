@@ -1,0 +1,121 @@
+# The index is built again, and every row must be in it: those of transactions
+# that aren't over, those in a new file, those that came past the extension.
+# Nor may the horizon be forgotten.
+#
+# Small and step by step, where other tests do the same in mid-stream.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+
+my $node = new_node('rebuild', conf => q(
+revenue_sink.worker_interval = '1h'
+autovacuum = off
+));
+create_sink($node, 'postgres', more => "dedup_window => '1 hour', max_future => '10000 days'");
+my $seen = sink_table($node, 'postgres', 'seen');
+
+sub apply
+{
+	my ($time, @events) = @_;
+
+	return join ' ', split /\n/, $node->safe_psql('postgres', join '', map {
+		qq(SELECT revenue_sink.apply('s', 'o', '$_', '2024-03-01 $time+00', 1);)
+	} @events);
+}
+
+sub counted
+{
+	return $node->safe_psql('postgres', q(
+SELECT coalesce(sum(events), 0) || ' counted, ' ||
+  (SELECT deferred_events FROM
+    (SELECT count(*) AS deferred_events FROM revenue_sink.deferred WHERE sink = 's') d) || ' deferred'
+FROM fact_revenue_1m;
+SELECT problem FROM revenue_sink.check('s')));
+}
+
+# Prepared before a crash: neither forgotten nor believed.
+$node->safe_psql('postgres', q(
+BEGIN;
+SELECT revenue_sink.apply('s', 'o', 'rolled back', '2024-03-01 10:00+00', 1);
+PREPARE TRANSACTION 'one';
+BEGIN;
+SELECT revenue_sink.apply('s', 'o', 'committed', '2024-03-01 10:00+00', 1);
+PREPARE TRANSACTION 'two'));
+is(apply('10:00', 'plain'), 'applied', 'an event beside two prepared ones');
+kill_server($node);
+$node->start;
+is(apply('10:00', 'plain', 'rolled back', 'committed'), 'duplicate deferred deferred',
+	'after a crash the prepared ones are still undecided');
+is(counted(), '1 counted, 2 deferred', 'and not counted');
+$node->safe_psql('postgres', q(
+ROLLBACK PREPARED 'one';
+COMMIT PREPARED 'two';
+SELECT revenue_sink.merge('s')));
+is(counted(), '3 counted, 0 deferred', 'decided, each counts once');
+is(apply('10:00', 'plain', 'rolled back', 'committed'), 'duplicate duplicate duplicate',
+	'and is known');
+
+# A new file: the addresses of before lead nowhere, or to other rows.
+$node->safe_psql('postgres', q(
+SELECT revenue_sink.apply('s', 'o', 'gone ' || i, '2024-03-01 09:00+00', 1)
+FROM generate_series(1, 20) i));
+is(apply('10:00', map { "new $_" } 1 .. 5), join(' ', ('applied') x 5), 'five more events');
+$node->safe_psql('postgres', "VACUUM FULL $seen");
+is(apply('10:00', 'plain', map { "new $_" } 1 .. 5), join(' ', ('duplicate') x 6),
+	'known after VACUUM FULL');
+is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))), '',
+	'nothing is wrong');
+
+# Rows that come into the table past the extension, as a restore brings them,
+# when the index has been built.
+$node->safe_psql('postgres', qq(
+CREATE TABLE saved AS SELECT * FROM $seen;
+TRUNCATE $seen));
+is(apply('10:00', 'first'), 'applied', 'an event in an empty table');
+$node->safe_psql('postgres', qq(
+INSERT INTO $seen SELECT s.* FROM saved s, generate_series(1, 100)));
+is(apply('10:00', 'first', 'plain', map { "new $_" } 1 .. 5), join(' ', ('duplicate') x 7),
+	'rows brought by others are found');
+$node->safe_psql('postgres', qq(
+TRUNCATE $seen;
+INSERT INTO $seen SELECT * FROM saved));
+is(apply('10:00', 'plain', map { "new $_" } 1 .. 5), join(' ', ('duplicate') x 6),
+	'also right after TRUNCATE');
+
+# Packing makes few rows of many and loses none.
+$node->safe_psql('postgres', q(
+SELECT count(revenue_sink.apply('s', 'o', 'small ' || i, '2024-03-01 10:00+00', 1))
+FROM generate_series(1, 1500) i));
+my $rows = $node->safe_psql('postgres', "SELECT count(*) FROM $seen");
+$node->safe_psql('postgres', q(SELECT revenue_sink.merge('s'); SELECT revenue_sink.expire('s')));
+$node->append_conf('postgresql.conf', q(revenue_sink.worker_interval = '100ms'));
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT count(*) < $rows / 4 FROM $seen"),
+	'small rows are packed');
+is($node->safe_psql('postgres', q(
+SELECT revenue_sink.apply('s', 'o', 'small ' || i, '2024-03-01 10:00+00', 1) AS answer, count(*)
+FROM generate_series(1, 1500) i GROUP BY 1)), 'duplicate|1500', 'and all are known');
+kill_server($node);
+$node->append_conf('postgresql.conf', q(revenue_sink.worker_interval = '1h'));
+$node->start;
+is($node->safe_psql('postgres', q(
+SELECT revenue_sink.apply('s', 'o', 'small ' || i, '2024-03-01 10:00+00', 1) AS answer, count(*)
+FROM generate_series(1, 1500) i GROUP BY 1)), 'duplicate|1500', 'after a crash as well');
+
+# What is behind the horizon stays there.
+is(apply('12:00', 'later'), 'applied', 'time goes on');
+$node->safe_psql('postgres', q(SELECT revenue_sink.expire('s')));
+is(apply('10:00', 'plain', 'never seen'), 'late late', 'late events');
+kill_server($node);
+$node->start;
+is(apply('10:00', 'plain', 'never seen'), 'late late', 'are late after a crash');
+is(apply('12:00', 'later'), 'duplicate', 'others are known');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,69 @@
+# Nothing slips past a fence, wherever the zombie stands when its epoch ends.
+#
+# open_writer() ends the sessions of old epochs. It may die between making the
+# new epoch known and doing that; here a row inserted by hand plays this part.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+
+my $node = new_node('fence', conf => q(
+revenue_sink.worker_interval = '1h'
+));
+create_sink($node, 'postgres');
+my $open = q(CALL revenue_sink.open_writer('s', 'job', 'w'));
+my $state = q(SELECT coalesce(sum(events), 0) FROM fact_revenue_1m);
+
+# A new epoch, by whom nobody was ended.
+my $orphan = 'INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at) '
+  . 'SELECT sink_id, job, writer, max(epoch) + 1, now() FROM revenue_sink.epoch GROUP BY 1, 2, 3';
+
+# Run SQL in the session of a batch that was fenced; what it says to that.
+sub fenced
+{
+	my ($epoch, $number, $ending) = @_;
+	my ($ret, $stdout, $stderr) = $node->psql('postgres', qq(
+\\set VERBOSITY verbose
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'w', $epoch, $number);
+SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01+00', 65);
+\\! psql -XqAt -c "$orphan"
+$ending), on_error_stop => 0, extra_params => ['-q']);
+
+	return $stderr;
+}
+
+$ENV{PGHOST} = $node->host;
+$ENV{PGPORT} = $node->port;
+$ENV{PGDATABASE} = 'postgres';
+is($node->safe_psql('postgres', $open), '1', 'first epoch');
+like(fenced(1, 1, 'COMMIT;'), qr/epoch 1 of writer "w" of job "job" has been fenced off/,
+	'COMMIT of a batch whose epoch has ended');
+is($node->safe_psql('postgres', $state), '0', 'nothing of it is counted');
+like(fenced(2, 1, q(PREPARE TRANSACTION 'zombie';)), qr/epoch 2 of writer "w" of job "job" has been fenced off/,
+	'PREPARE of a batch whose epoch has ended');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_prepared_xacts)), '0', 'it is not prepared');
+
+# The living: open_writer() ends the old session before it returns.
+my $epoch  = $node->safe_psql('postgres', $open);
+my $zombie = $node->background_psql('postgres', on_error_stop => 0);
+$zombie->query_safe(qq(
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'w', $epoch, 1);
+SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01+00', 65)));
+my $pid = $zombie->query_safe('SELECT pg_backend_pid()');
+cmp_ok($node->safe_psql('postgres', $open), '>', $epoch, 'a higher epoch');
+is($node->safe_psql('postgres', qq(
+SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype = 'transactionid' AND granted)),
+	'0', 'the old transaction has ended');
+is($node->safe_psql('postgres', $state), '0', 'and counts nothing');
+$zombie->{run}->finish;
+
+$node->stop;
+done_testing();
