@@ -82,6 +82,12 @@ EXCEPTION WHEN datetime_field_overflow THEN
 	RAISE NOTICE '%: %', SQLSTATE, SQLERRM;
 END $$;
 
+-- Where its bucket would start before there is time.
+SELECT revenue_sink.create_sink('weeks', 'weeks', 'week_events', bucket => '7 days');
+SELECT revenue_sink.apply('weeks', 'o', 'e', '4714-11-24 00:00:00+00 BC', 1);
+\echo SQLSTATE :SQLSTATE
+SELECT revenue_sink.drop_sink('weeks');
+
 --
 -- In a batch: the position; nothing of the batch is applied, not even what
 -- came in earlier slices.

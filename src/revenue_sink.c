@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "expire.h"
 #include "ingest.h"
+#include "seen.h"
 #include "seen_index.h"
 #include "sink.h"
 #include "totals.h"
@@ -98,6 +99,7 @@ _PG_init(void)
 	next_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
 	rsink_init_sink();
+	rsink_init_seen();
 	rsink_init_writer();
 	rsink_init_totals();
 	rsink_init_ingest();

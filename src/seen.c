@@ -58,6 +58,40 @@
 /* Has the current transaction deleted page rows? Reset at its end. */
 bool		rsink_seen_deleting = false;
 
+/* Where the current transaction, the worker's, has spilled during a build. */
+static RsinkShared *spilling_shared;
+static Oid	spilling_seen;
+
+/*
+ * What a build has spilled counts from its commit on. If there is none, the
+ * build starts again: the blocks that it has done aren't done after all.
+ */
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (spilling_shared == NULL || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	LWLockAcquire(&spilling_shared->lock, LW_EXCLUSIVE);
+	if (spilling_shared->seen == spilling_seen)
+	{
+		spilling_shared->spilling = false;
+		if (event == XACT_EVENT_ABORT)
+		{
+			spilling_shared->built = false;
+			spilling_shared->next_block = 0;
+		}
+	}
+	LWLockRelease(&spilling_shared->lock);
+	spilling_shared = NULL;
+}
+
+/* Called once a process, from _PG_init. */
+void
+rsink_init_seen(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}
+
 /* Open a sink's seen events; takes RowExclusiveLock on its tables. */
 void
 rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
@@ -68,7 +102,6 @@ rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
 	seen->sink = sink;
 	seen->shared = sink->shared;
 	seen->settling = settling;
-	seen->context = CurrentMemoryContext;
 	rsink_table_open(&seen->pages, sink->seen);
 	rsink_table_open(&seen->spill, sink->spill);
 }
@@ -147,7 +180,9 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 									   &payload) != RSINK_ROW_COUNTED)
 			{
 				rsink_spill_add(&seen->spill, &fp, row.newest);
-				shared->spilled = true;
+				shared->spilled = shared->spilling = true;
+				spilling_shared = shared;
+				spilling_seen = seen->sink->seen;
 			}
 		}
 	}
@@ -212,7 +247,7 @@ build_step(RsinkSeen *seen, bool may_spill)
 			}
 		}
 		FreeAccessStrategy(strategy);
-		if (shared->next_block < nblocks)
+		if (shared->next_block < nblocks || shared->spilling)
 			return false;
 		shared->built = true;
 		shared->short_of_memory = false;
@@ -237,7 +272,7 @@ rsink_seen_lock(RsinkSeen *seen)
 		LWLockAcquire(&seen->shared->lock, LW_EXCLUSIVE);
 		if (build_step(seen, false))
 			return;
-		wait = seen->shared->short_of_memory;
+		wait = seen->shared->short_of_memory || seen->shared->spilling;
 		LWLockRelease(&seen->shared->lock);
 		if (wait)
 		{

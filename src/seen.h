@@ -24,11 +24,11 @@ typedef struct RsinkSeen
 	RsinkTable	spill;
 	Oid			spill_index;
 	bool		settling;		/* events come from the deferred ones */
-	MemoryContext context;		/* lives as long as this */
 } RsinkSeen;
 
 extern bool rsink_seen_deleting;
 
+extern void rsink_init_seen(void);
 extern void rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling);
 extern void rsink_seen_end(RsinkSeen *seen);
 extern void rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events,

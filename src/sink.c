@@ -93,6 +93,7 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->relfile = InvalidOid;
 	shared->built = false;
 	shared->short_of_memory = false;
+	shared->spilling = false;
 	shared->foreign_xid = InvalidTransactionId;
 	shared->spilled = false;
 	shared->small_rows = 0;

@@ -36,6 +36,7 @@ typedef struct RsinkShared
 	Oid			relfile;		/* file of the page table this describes */
 	bool		built;			/* are all rows of that file in the index? */
 	bool		short_of_memory;	/* the build waits for the worker */
+	bool		spilling;		/* the worker's spilled rows aren't committed yet */
 	TransactionId foreign_xid;	/* inserts rows past us, as a restore does, */
 	BlockNumber foreign_block;	/* from this block on */
 	bool		spilled;		/* does the spill table have rows? */

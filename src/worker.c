@@ -56,6 +56,9 @@
 /* Rounds between two foldings. */
 #define FOLD_ROUNDS		30
 
+/* Steps of a build in one transaction. */
+#define BUILD_STEPS		16
+
 /* Longest back-off, in rounds, of merging under a held snapshot. */
 #define MAX_BACKOFF		64
 
@@ -132,7 +135,7 @@ build_index(const char *name)
 		else
 		{
 			rsink_seen_begin(&seen, sink, false);
-			for (int i = 0; i < 16 && !done; i++)
+			for (int i = 0; i < BUILD_STEPS && !done && !sink->shared->spilling; i++)
 				done = rsink_seen_build(&seen, true);
 			rsink_seen_end(&seen);
 		}
