@@ -169,7 +169,7 @@ create_views(int id, bool totals, const char *sink, const char *fact, const char
 		rsink_spi(SPI_OK_UTILITY,
 				  "CREATE VIEW %s AS SELECT newest AS minute, NULL::text AS group_key, "
 				  "  NULL::numeric AS revenue, NULL::bigint AS version "
-				  "FROM revenue_sink.seen_%d WHERE false", ingest, id);
+				  "FROM revenue_sink.seen_%d LIMIT 0", ingest, id);
 	}
 	else
 	{
@@ -182,7 +182,7 @@ create_views(int id, bool totals, const char *sink, const char *fact, const char
 		rsink_spi(SPI_OK_UTILITY,
 				  "CREATE VIEW %s AS SELECT NULL::text AS order_id, NULL::text AS event_id, "
 				  "  newest AS event_time, NULL::numeric AS amount, NULL::text AS group_key "
-				  "FROM revenue_sink.seen_%d WHERE false", ingest, id);
+				  "FROM revenue_sink.seen_%d LIMIT 0", ingest, id);
 	}
 	rsink_spi(SPI_OK_UTILITY, "COMMENT ON VIEW %s IS %s", fact,
 			  quote_literal_cstr(psprintf("revenue of sink %s", sink)));
