@@ -138,50 +138,6 @@ read_horizon(int32 id)
 	return horizon;
 }
 
-/*
- * Find or take the slot of a sink. Raises configuration_limit_exceeded when
- * all slots are taken.
- */
-static RsinkShared *
-slot_attach(const RsinkSink *sink)
-{
-	RsinkShared *found = NULL;
-	RsinkShared *unused = NULL;
-	TimestampTz horizon = read_horizon(sink->id);
-
-	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < rsink_max_sinks && found == NULL; i++)
-	{
-		RsinkShared *shared = &slots->slot[i];
-
-		if (shared->db == MyDatabaseId && shared->seen == sink->seen)
-			found = shared;
-		else if (!OidIsValid(shared->db) && unused == NULL)
-			unused = shared;
-	}
-	if (found == NULL && unused != NULL)
-	{
-		LWLockAcquire(&unused->lock, LW_EXCLUSIVE);
-		slot_reset(unused, MyDatabaseId, sink->seen);
-		LWLockRelease(&unused->lock);
-		found = unused;
-	}
-	if (found != NULL)
-	{
-		LWLockAcquire(&found->lock, LW_EXCLUSIVE);
-		found->horizon = Max(found->horizon, horizon);
-		LWLockRelease(&found->lock);
-	}
-	LWLockRelease(&slots->lock);
-	if (found == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("this server has no room for another sink"),
-				 errdetail("All %d places are taken.", rsink_max_sinks),
-				 errhint("Raise revenue_sink.max_sinks and restart the server.")));
-	return found;
-}
-
 /* Give back one slot of a database, or (InvalidOid) all of them. */
 static void
 slots_release(Oid db, Oid seen)
@@ -216,6 +172,64 @@ rsink_release_gone(void)
 		if (OidIsValid(seen) && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(seen)))
 			slots_release(MyDatabaseId, seen);
 	}
+}
+
+/* Find or take the slot of a sink; NULL when all are taken. */
+static RsinkShared *
+slot_find(const RsinkSink *sink)
+{
+	RsinkShared *found = NULL;
+	RsinkShared *unused = NULL;
+	TimestampTz horizon = read_horizon(sink->id);
+
+	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < rsink_max_sinks && found == NULL; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		if (shared->db == MyDatabaseId && shared->seen == sink->seen)
+			found = shared;
+		else if (!OidIsValid(shared->db) && unused == NULL)
+			unused = shared;
+	}
+	if (found == NULL && unused != NULL)
+	{
+		LWLockAcquire(&unused->lock, LW_EXCLUSIVE);
+		slot_reset(unused, MyDatabaseId, sink->seen);
+		LWLockRelease(&unused->lock);
+		found = unused;
+	}
+	if (found != NULL)
+	{
+		LWLockAcquire(&found->lock, LW_EXCLUSIVE);
+		found->horizon = Max(found->horizon, horizon);
+		LWLockRelease(&found->lock);
+	}
+	LWLockRelease(&slots->lock);
+	return found;
+}
+
+/*
+ * The same, but the slots of sinks that are gone are given back first if need
+ * be. Raises configuration_limit_exceeded when all are taken for good.
+ */
+static RsinkShared *
+slot_attach(const RsinkSink *sink)
+{
+	RsinkShared *found = slot_find(sink);
+
+	if (found == NULL)
+	{
+		rsink_release_gone();
+		found = slot_find(sink);
+	}
+	if (found == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("this server has no room for another sink"),
+				 errdetail("All %d places are taken.", rsink_max_sinks),
+				 errhint("Raise revenue_sink.max_sinks and restart the server.")));
+	return found;
 }
 
 /* Give back all slots of a database that is gone. */

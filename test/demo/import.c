@@ -203,7 +203,7 @@ read_header(Reader *r)
 	{
 		if (!named)
 			r->place[c] = c;
-		else if (r->place[c] < 0 && c < NREQUIRED)
+		else if (c < NREQUIRED && r->place[c] < 0)
 			die("%s line %d: no column %s; the columns are order_id,event_id,event_time,amount[,group_key]",
 				r->path, r->line, column_name[c]);
 	}
@@ -272,7 +272,7 @@ take_zone(const char **p, const char *end, int64_t *offset)
 		take(p, end, ':');
 		minutes = take_digits(p, end, 2);
 	}
-	*offset = sign * (hours * 3600 + minutes * 60);
+	*offset = (int64_t) sign * (hours * 3600 + minutes * 60);
 	return minutes >= 0 && minutes < 60 && hours < 16;
 }
 

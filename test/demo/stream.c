@@ -401,7 +401,7 @@ batch_quota(int64_t total)
 	return (int) (quota < 1 ? 1 : quota > BATCH / OWN ? BATCH / OWN : quota);
 }
 
-static void
+static void __attribute__((noreturn))
 run_writer(int id, const char *dir, int64_t total, Progress *progress)
 {
 	Writer		w = {0};
