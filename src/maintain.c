@@ -81,7 +81,7 @@ int64
 rsink_settle(RsinkSink *sink, bool *pending)
 {
 	Relation	rel = table_open(rsink_catalog_relid("deferred_event"), RowExclusiveLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -94,6 +94,9 @@ rsink_settle(RsinkSink *sink, bool *pending)
 	ScanKeyData key;
 	SysScanDesc scan;
 
+	/* rows of this very statement are settled, too */
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyInit(&key, Anum_deferred_sink_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(sink->id));
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_deferred_sink_id), true,

@@ -206,6 +206,9 @@ ledger_register(RsinkBatch *b)
 	rsink_table_insert(&ledger, tuple);
 	b->ledger = tuple->t_self;
 	rsink_table_close(&ledger);
+
+	/* this very statement, or the commit after it, may touch the row again */
+	CommandCounterIncrement();
 }
 
 /*
