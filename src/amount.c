@@ -89,7 +89,8 @@ rsink_sum_add(RsinkSum *sum, Numeric amount)
 	Digits		d;
 	int			last;
 
-	amount_digits(amount, &d);
+	if (!amount_digits(amount, &d))
+		elog(ERROR, "amount is not finite");
 	sum->scale = Max(sum->scale, d.scale);
 	last = d.weight - d.ndigits + 1;
 	if (d.ndigits == 0)
@@ -163,7 +164,8 @@ rsink_amount_canonical(Numeric amount, char *buf, int size)
 	int16		head[3];
 	int			bytes;
 
-	amount_digits(amount, &d);
+	if (!amount_digits(amount, &d))
+		elog(ERROR, "amount is not finite");
 	head[0] = d.ndigits == 0 ? 0 : (int16) d.weight;
 	head[1] = d.ndigits == 0 ? 0 : d.negative;
 	head[2] = (int16) d.ndigits;
