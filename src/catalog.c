@@ -35,11 +35,19 @@ rsink_catalog_relid(const char *name)
 	return relid;
 }
 
-/* Open a table and its indexes for inserting; takes RowExclusiveLock. */
+/*
+ * Open a table and its indexes for inserting; takes RowExclusiveLock. Raises
+ * undefined_object where its sink was dropped while we waited for the lock.
+ */
 void
 rsink_table_open(RsinkTable *table, Oid relid)
 {
-	table->rel = table_open(relid, RowExclusiveLock);
+	table->rel = try_table_open(relid, RowExclusiveLock);
+	if (table->rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the sink has just been dropped"),
+				 errhint("revenue_sink.sink lists the sinks of this database.")));
 	table->indexes = CatalogOpenIndexes(table->rel);
 }
 

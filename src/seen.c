@@ -225,12 +225,14 @@ build_step(RsinkSeen *seen, bool may_spill)
 		shared->built = false;
 		shared->next_block = shared->known_blocks;
 	}
-	if (shared->built && TransactionIdIsValid(shared->foreign_xid) &&
+	if (TransactionIdIsValid(shared->foreign_xid) &&
 		!TransactionIdIsInProgress(shared->foreign_xid))
 	{
 		/* by now all that it has inserted can be seen */
+		if (shared->built)
+			shared->next_block = nblocks;
 		shared->built = false;
-		shared->next_block = Min(shared->foreign_block, nblocks);
+		shared->next_block = Min(shared->next_block, shared->foreign_block);
 		shared->foreign_xid = InvalidTransactionId;
 	}
 	if (!shared->built)

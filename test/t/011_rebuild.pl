@@ -93,6 +93,17 @@ INSERT INTO $seen SELECT * FROM saved));
 is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500',
 	'also right after TRUNCATE');
 
+
+# The same while somebody looks at what is there so far, as the worker may.
+$node->safe_psql('postgres', "TRUNCATE $seen");
+my $restore = $node->background_psql('postgres');
+$restore->query_safe("BEGIN; INSERT INTO $seen SELECT * FROM saved ORDER BY ctid LIMIT 1");
+is(apply('10:00', 'first'), 'applied', 'an event in the middle of a restore');
+$restore->query_safe("INSERT INTO $seen SELECT * FROM saved ORDER BY ctid OFFSET 1; COMMIT");
+$restore->quit;
+is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500',
+	'all rows of the restore are found');
+
 # Packing makes few rows of many and loses none.
 my $rows = $node->safe_psql('postgres', qq(
 SELECT count(revenue_sink.apply('s', 'o', 'tiny ' || i, '2024-03-01 10:00+00', 1))

@@ -50,6 +50,14 @@ like(fenced(2, 1, q(PREPARE TRANSACTION 'zombie';)), qr/epoch 2 of writer "w" of
 	'PREPARE of a batch whose epoch has ended');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_prepared_xacts)), '0', 'it is not prepared');
 
+# A zombie hears of it before it does any work.
+my ($ret, $stdout, $stderr) = $node->psql('postgres', q(
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'w', 1, 9);
+ROLLBACK), on_error_stop => 0);
+is($stdout, '', 'begin_batch() of an old epoch gives no answer');
+like($stderr, qr/epoch 1 of writer "w" of job "job" has been fenced off/, 'but the error');
+
 # The living: open_writer() ends the old session before it returns.
 my $epoch  = $node->safe_psql('postgres', $open);
 my $zombie = $node->background_psql('postgres', on_error_stop => 0);
