@@ -66,11 +66,13 @@ is(differences($node, 'postgres', truth => $streams->truth), '',
 	'right totals after rewrites under load');
 ok($load->stop_reader, 'the reader saw markers together, and none vanish');
 
-# CLUSTER, on whatever index there is.
+# CLUSTER, on a b-tree where there is one.
 foreach my $kind (sort keys %table)
 {
 	my $index = $node->safe_psql('postgres', qq(
-SELECT indexrelid::regclass FROM pg_index WHERE indrelid = '$table{$kind}'::regclass LIMIT 1));
+SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
+WHERE i.indrelid = '$table{$kind}'::regclass LIMIT 1));
 	$node->safe_psql('postgres', "CLUSTER $table{$kind} USING " . $index =~ s/.*\.//r)
 	  if $index ne '';
 }
