@@ -125,10 +125,17 @@ is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500', 'after 
 is(apply('12:00', 'later'), 'applied', 'time goes on');
 $node->safe_psql('postgres', q(SELECT revenue_sink.expire('s')));
 is(apply('10:00', 'plain', 'never seen'), 'late late', 'late events');
+
+# The worker's first round would know the horizon: it must wait.
+$node->safe_psql('postgres', q(
+BEGIN;
+LOCK TABLE revenue_sink.deferred_event IN SHARE MODE;
+PREPARE TRANSACTION 'worker waits'));
 kill_server($node);
 $node->start;
 is(apply('10:00', 'plain', 'never seen'), 'late late', 'are late after a crash');
 is(apply('12:00', 'later'), 'duplicate', 'others are known');
+$node->safe_psql('postgres', q(ROLLBACK PREPARED 'worker waits'));
 
 $node->stop;
 done_testing();
