@@ -51,13 +51,27 @@ cluster_stop()
 	as_pg pg_ctl -D "$1/data" -m "${2:-fast}" -w stop >/dev/null
 }
 
-# The postmaster first, so that nothing is restarted; the rest follows it.
+# Is the process in one of these states, or gone?
+process_is()
+{
+	local state
+	state=$(ps -o state= -p "$1") || return 0
+	[[ $state == [$2] ]]
+}
+
+# The postmaster is halted first, and seen to be: then nobody is started while
+# its children are counted. Its lock files go too: its number may still be taken,
+# by a process that has ended and that nobody has waited for.
 cluster_kill()
 {
-	local pid child
-	pid=$(head -1 "$1/data/postmaster.pid")
-	child=$(pgrep -P "$pid" | tr '\n' ' ')
-	kill -9 "$pid" $child 2>/dev/null || true
-	while pgrep -g "$pid" >/dev/null || kill -0 "$pid" 2>/dev/null; do read -rt 0.05 <> <(:) || true; done
-	rm -f "$1/data/postmaster.pid"
+	local postmaster pid pids
+	postmaster=$(head -1 "$1/data/postmaster.pid")
+	kill -STOP "$postmaster"
+	until process_is "$postmaster" TtZ; do read -rt 0.05 <> <(:) || true; done
+	pids="$postmaster $(pgrep -P "$postmaster" | tr '\n' ' ')"
+	kill -9 $pids 2>/dev/null || true
+	for pid in $pids; do
+		until process_is "$pid" Z; do read -rt 0.05 <> <(:) || true; done
+	done
+	rm -f "$1/data/postmaster.pid" "$1"/.s.PGSQL.*
 }

@@ -87,18 +87,21 @@ WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'r'
   AND relname ~ '^${kind}_[0-9]+\$'));
 }
 
+# The letter of a process's state, empty when there is no such process.
+sub state_of
+{
+	my ($pid) = @_;
+
+	open(my $stat, '<', "/proc/$pid/stat") or return '';
+	return (<$stat> // '') =~ /\) (\S)/ ? $1 : '';
+}
+
 # Has a process ended? One that nobody has waited for yet has ended too.
 sub is_gone
 {
 	my ($pid) = @_;
 
-	return 1 unless kill(0, $pid);
-	if (open(my $stat, '<', "/proc/$pid/stat"))
-	{
-		my $line = <$stat>;
-		return 1 if !defined $line || $line =~ /\) Z/;
-	}
-	return 0;
+	return !kill(0, $pid) || state_of($pid) =~ /^Z?$/;
 }
 
 # Poll for a condition; the name is for the one who reads that it never came.
@@ -115,12 +118,24 @@ sub wait_until
 	croak "timed out waiting until $name";
 }
 
-# Signal one process, if it still runs, and wait for its end.
+# Halt a process, and wait until it stands: false if it came to its end before.
+sub halt_process
+{
+	my ($pid) = @_;
+
+	kill('STOP', $pid) or return 0;
+	wait_until("process $pid stands", sub { state_of($pid) =~ /^[TtZ]?$/ });
+	return !is_gone($pid);
+}
+
+# Signal one process, if it still runs, and wait for its end. What is killed is
+# halted first: then it is the signal that ended it, and not its own last step.
 sub kill_process
 {
 	my ($signal, $pid) = @_;
 
-	return 0 if is_gone($pid) || !kill($signal, $pid);
+	return 0 if is_gone($pid) || ($signal eq 'KILL' && !halt_process($pid));
+	kill($signal, $pid) or return 0;
 	wait_until("process $pid is gone", sub { is_gone($pid) });
 	return 1;
 }
@@ -144,8 +159,8 @@ sub children_of
 =item kill_server(node)
 
 Kill -9 of the whole server, and wait until nothing of it is left. The
-postmaster is stopped first so that it can't start anybody while its children
-are counted. Its lock files go too: its number may still be taken, by a process
+postmaster is halted first, and seen to be, so that it can't start anybody while
+its children are counted. Its lock files go too: its number may still be taken, by a process
 that has ended and that nobody has waited for, as happens in containers.
 
 =cut
@@ -157,7 +172,7 @@ sub kill_server
 	my $socket  = $node->host . '/.s.PGSQL.' . $node->port;
 	my ($postmaster) = slurp_file($pidfile) =~ /^(\d+)/;
 
-	kill('STOP', $postmaster);
+	halt_process($postmaster);
 	my @pids = children_of($postmaster);
 	kill('KILL', @pids);
 	$node->kill9;

@@ -482,6 +482,8 @@ stream(void)
 			{
 				int64_t		position;
 
+				/* Whether or not its answer gets lost, no way back from here. */
+				to = from;
 				if (!open_epoch(conn, epoch, sizeof(epoch)))
 					goto lost;
 				number = 0;		/* only now: numbers are those of an epoch */
