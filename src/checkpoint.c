@@ -3,11 +3,12 @@
  * checkpoint.c
  *	  Two-phase commit: pre_commit, and the calls that finish batches.
  *
- * Every call that finishes batches does it in the same three steps: under the
- * job's lock it looks what is prepared and writes its decisions; it commits
- * them; then it finishes each batch in a transaction of its own. Whatever
- * happens after the commit, the worker, or the same call once more, does the
- * rest.
+ * A call that finishes many batches does it in three steps: under the job's
+ * lock it looks what is prepared and writes its decisions; it commits them;
+ * then it finishes each batch in a transaction of its own. Whatever happens
+ * after the commit, the worker, or the same call once more, does the rest. One
+ * that finishes a single batch needs no row for its decision: it keeps the
+ * lock until that is done.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +21,7 @@
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -30,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 
 #include "catalog.h"
 #include "checkpoint.h"
@@ -37,7 +40,6 @@
 #include "functions.h"
 #include "gid.h"
 #include "seen.h"
-#include "spi_util.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_pre_commit);
 PG_FUNCTION_INFO_V1(revenue_sink_commit_prepared);
@@ -71,7 +73,6 @@ revenue_sink_pre_commit(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
 	const RsinkBatch *batch = rsink_current_batch(sink);
-	RsinkSpi	spi;
 
 	if (batch == NULL)
 		ereport(ERROR,
@@ -89,13 +90,11 @@ revenue_sink_pre_commit(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("prepared transactions are disabled"),
 				 errhint("Set max_prepared_transactions to more than the batches that checkpoints can hold at a time, and restart the server.")));
-	rsink_spi_begin(&spi);
-	if (rsink_spi(SPI_OK_SELECT, "SELECT FROM pg_prepared_xact()") >= (uint64) max_prepared_xacts)
+	if (rsink_prepared_count() >= max_prepared_xacts)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("all %d prepared transactions are in use", max_prepared_xacts),
 				 errhint("Finish some (see revenue_sink.prepared), or increase max_prepared_transactions.")));
-	rsink_spi_end(&spi);
 	rsink_epoch_require(sink, batch->job, batch->writer, batch->epoch);
 	PG_RETURN_TEXT_P(cstring_to_text(rsink_gid_make(batch)));
 }
@@ -142,21 +141,17 @@ ledger_has(const RsinkGid *gid, bool *epoch_known)
 }
 
 /* What the commit log still says of a transaction: NULL if nothing. */
-static const char *
+static char *
 xact_status(FullTransactionId xid)
 {
-	const char *status = NULL;
-	RsinkSpi	spi;
-	MemoryContext context = CurrentMemoryContext;
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		status;
 
-	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_SELECT, "SELECT pg_xact_status('" UINT64_FORMAT "'::xid8)",
-			  U64FromFullTransactionId(xid));
-	if (SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1) != NULL)
-		status = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
-														   SPI_tuptable->tupdesc, 1));
-	rsink_spi_end(&spi);
-	return status;
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = FullTransactionIdGetDatum(xid);
+	fcinfo->args[0].isnull = false;
+	status = pg_xact_status(fcinfo);
+	return fcinfo->isnull ? NULL : TextDatumGetCString(status);
 }
 
 /*
@@ -263,22 +258,6 @@ result_desc(FunctionCallInfo fcinfo)
 	return BlessTupleDesc(desc);
 }
 
-/* The batch of a gid among those prepared, or NULL. */
-static RsinkPrepared *
-prepared_of_gid(const RsinkGid *gid)
-{
-	ListCell   *lc;
-
-	foreach(lc, rsink_prepared_list(gid->sink, NULL, NULL))
-	{
-		RsinkPrepared *p = lfirst(lc);
-
-		if (p->xid == XidFromFullTransactionId(gid->xid))
-			return p;
-	}
-	return NULL;
-}
-
 /* What commit_prepared and rollback_prepared have in common. */
 static Datum
 finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
@@ -286,7 +265,8 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 	Outcome		goal = wanted == RSINK_COMMIT ? OUTCOME_COMMITTED : OUTCOME_ROLLED_BACK;
 	char	   *name;
 	TupleDesc	desc;
-	Outcome		outcome;
+	Outcome		outcome = OUTCOME_UNKNOWN;
+	bool		finished = false;
 	RsinkGid	gid;
 	RsinkPrepared *p;
 
@@ -306,38 +286,39 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	while ((outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
+	while (!finished && (outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
 	{
-		/* under the job's lock nobody else decides */
-		if ((p = prepared_of_gid(&gid)) == NULL)
+		if ((p = rsink_prepared_find(gid.sink, XidFromFullTransactionId(gid.xid))) == NULL)
 			continue;
+
+		/*
+		 * Under the job's lock nobody else decides. It is held until the batch
+		 * is finished, so of this decision no row is needed: a crash before
+		 * leaves the batch in doubt, and the caller without an answer.
+		 */
+		SPI_commit();
 		rsink_job_lock(p->job);
-		if (p->decision == RSINK_UNDECIDED)
-			p->decision = rsink_decision(gid.sink, p->job, p->writer, p->epoch, p->number);
+		p->decision = rsink_decision(gid.sink, p->job, p->writer, p->epoch, p->number);
 		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_COMMIT && rsink_is_fenced(gid.sink, p))
 			rsink_epoch_require(gid.sink, p->job, p->writer, p->epoch);
-		if (p->decision == RSINK_UNDECIDED)
-		{
-			rsink_decide(gid.sink, p->job, p->writer, p->epoch, p->number, wanted);
-			p->decision = wanted;
-		}
-		else if (p->decision != wanted)
+		if (p->decision != RSINK_UNDECIDED && p->decision != wanted)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 					 errmsg("it has been decided to %s \"%s\"",
 							p->decision == RSINK_COMMIT ? "commit" : "roll back", name)));
-		SPI_commit();
-		(void) rsink_finish(p);
+		p->decision = wanted;
+		finished = rsink_finish(p);
 		SPI_commit();
 	}
-	if (outcome != goal)
+	if (!finished && outcome != goal)
 		ereport(ERROR,
 				(errcode(outcome == OUTCOME_UNKNOWN ? ERRCODE_UNDEFINED_OBJECT :
 						 ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("the outcome of \"%s\" is '%s'", name, outcome_name[outcome]),
 				 outcome == OUTCOME_OPEN ?
 				 errhint("Its session hasn't prepared it yet.") : 0));
-	rsink_durable_answer();
+	if (!finished)
+		rsink_durable_answer();
 	SPI_finish();
 	return one_column(desc, CStringGetTextDatum(outcome_name[goal]));
 }

@@ -32,6 +32,8 @@ extern int	rsink_in_doubt_warning;
 
 /* prepared.c */
 extern List *rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer);
+extern RsinkPrepared *rsink_prepared_find(const RsinkSink *sink, TransactionId xid);
+extern int	rsink_prepared_count(void);
 extern bool rsink_is_fenced(const RsinkSink *sink, const RsinkPrepared *p);
 extern bool rsink_finish(const RsinkPrepared *p);
 extern void rsink_warn_in_doubt(const RsinkSink *sink, List *prepared);

@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -35,55 +36,109 @@
 #include "catalog.h"
 #include "checkpoint.h"
 #include "compat.h"
-#include "spi_util.h"
 
 int			rsink_in_doubt_warning = 300;	/* seconds */
 
-/* Fill in gid, owner and time of those still prepared; drop the others. */
-static List *
-with_gids(List *batches)
+/* A prepared transaction of this cluster, as core lists it. */
+typedef struct PreparedXact
 {
-	List	   *result = NIL;
-	ListCell   *lc;
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext old;
-	RsinkSpi	spi;
+	TransactionId xid;
+	char	   *gid;
+	Oid			owner;
+	TimestampTz prepared_at;
+} PreparedXact;
 
-	if (batches == NIL)
-		return NIL;
-	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_SELECT, "SELECT transaction, gid, ownerid, prepared FROM pg_prepared_xact()");
-	old = MemoryContextSwitchTo(context);
-	foreach(lc, batches)
-	{
-		RsinkPrepared *p = lfirst(lc);
+static int
+compare_xids(const void *a, const void *b)
+{
+	TransactionId x = ((const PreparedXact *) a)->xid;
+	TransactionId y = ((const PreparedXact *) b)->xid;
 
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			TupleDesc	desc = SPI_tuptable->tupdesc;
-			bool		isnull;
-
-			if (DatumGetTransactionId(SPI_getbinval(tuple, desc, 1, &isnull)) != p->xid)
-				continue;
-			p->gid = TextDatumGetCString(SPI_getbinval(tuple, desc, 2, &isnull));
-			p->owner = DatumGetObjectId(SPI_getbinval(tuple, desc, 3, &isnull));
-			p->prepared_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 4, &isnull));
-			result = lappend(result, p);
-			break;
-		}
-	}
-	MemoryContextSwitchTo(old);
-	rsink_spi_end(&spi);
-	return result;
+	return x < y ? -1 : x > y;
 }
 
 /*
- * The prepared batches of a sink, or of a job, or of one writer, each with its
- * decision; a list of RsinkPrepared.
+ * What pg_prepared_xact() lists, by transaction id; an array of *n. Called as
+ * the executor would, but without a query to plan: every batch comes past here.
  */
-List *
-rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
+static PreparedXact *
+prepared_xacts(int *n)
+{
+	LOCAL_FCINFO(fcinfo, 0);
+	PreparedXact *xacts = palloc(Max(max_prepared_xacts, 1) * sizeof(PreparedXact));
+	ReturnSetInfo result = {.type = T_ReturnSetInfo};
+	FmgrInfo	function;
+
+	fmgr_info(F_PG_PREPARED_XACT, &function);
+	result.econtext = CreateStandaloneExprContext();
+	result.allowedModes = SFRM_ValuePerCall;
+	InitFunctionCallInfoData(*fcinfo, &function, 0, InvalidOid, NULL, (Node *) &result);
+	*n = 0;
+	for (;;)
+	{
+		HeapTupleHeader header;
+		Datum		datum;
+		bool		isnull;
+
+		fcinfo->isnull = false;
+		result.isDone = ExprSingleResult;
+		datum = FunctionCallInvoke(fcinfo);
+		if (result.isDone != ExprMultipleResult)
+			break;
+		header = DatumGetHeapTupleHeader(datum);
+		xacts[*n].xid = DatumGetTransactionId(GetAttributeByNum(header, 1, &isnull));
+		xacts[*n].gid = TextDatumGetCString(GetAttributeByNum(header, 2, &isnull));
+		xacts[*n].prepared_at = DatumGetTimestampTz(GetAttributeByNum(header, 3, &isnull));
+		xacts[*n].owner = DatumGetObjectId(GetAttributeByNum(header, 4, &isnull));
+		(*n)++;
+	}
+	FreeExprContext(result.econtext, true);
+	qsort(xacts, *n, sizeof(PreparedXact), compare_xids);
+	return xacts;
+}
+
+/* How many transactions are prepared, in all databases. */
+int
+rsink_prepared_count(void)
+{
+	int			n;
+
+	(void) prepared_xacts(&n);
+	return n;
+}
+
+/* Fill in gid, owner, time and decision of those still prepared; drop the others. */
+static List *
+complete(const RsinkSink *sink, List *batches)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+	PreparedXact *xacts;
+	int			n;
+
+	if (batches == NIL)
+		return NIL;
+	xacts = prepared_xacts(&n);
+	foreach(lc, batches)
+	{
+		RsinkPrepared *p = lfirst(lc);
+		PreparedXact wanted = {.xid = p->xid};
+		PreparedXact *x = bsearch(&wanted, xacts, n, sizeof(PreparedXact), compare_xids);
+
+		if (x == NULL)
+			continue;
+		p->gid = x->gid;
+		p->owner = x->owner;
+		p->prepared_at = x->prepared_at;
+		p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number);
+		result = lappend(result, p);
+	}
+	return result;
+}
+
+/* Those of a job, or of one writer, or in a transaction; NULL or 0 for any. */
+static List *
+find_prepared(const RsinkSink *sink, const char *job, const char *writer, TransactionId xid)
 {
 	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
 	List	   *batches = NIL;
@@ -92,7 +147,6 @@ rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	ListCell   *lc;
 
 	InitDirtySnapshot(dirty);
 	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
@@ -114,6 +168,7 @@ rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 
 		/* the version that the transaction itself has replaced doesn't count */
 		if (!TransactionIdIsValid(dirty.xmin) ||
+			(TransactionIdIsValid(xid) && dirty.xmin != xid) ||
 			HeapTupleHeaderGetRawXmax(tuple->t_data) == dirty.xmin ||
 			!rsink_xid_is_prepared(dirty.xmin))
 			continue;
@@ -129,14 +184,26 @@ rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	batches = with_gids(batches);
-	foreach(lc, batches)
-	{
-		RsinkPrepared *p = lfirst(lc);
+	return complete(sink, batches);
+}
 
-		p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number);
-	}
-	return batches;
+/*
+ * The prepared batches of a sink, or of a job, or of one writer, each with its
+ * decision; a list of RsinkPrepared.
+ */
+List *
+rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
+{
+	return find_prepared(sink, job, writer, InvalidTransactionId);
+}
+
+/* The batch in a prepared transaction, or NULL. */
+RsinkPrepared *
+rsink_prepared_find(const RsinkSink *sink, TransactionId xid)
+{
+	List	   *found = find_prepared(sink, NULL, NULL, xid);
+
+	return found == NIL ? NULL : linitial(found);
 }
 
 /* Has the batch's epoch been fenced off? */
@@ -148,10 +215,10 @@ rsink_is_fenced(const RsinkSink *sink, const RsinkPrepared *p)
 
 /*
  * Commit or roll back a prepared batch as decided. False: somebody else has
- * done it. Must be called first thing in a transaction that does nothing else
- * and is ended right after, without an active snapshot: core finishes a
- * prepared transaction within a transaction of its own, but not amid others'
- * work. The user id is switched to the preparer's, whose right it is; that the
+ * done it. Must be called in a transaction that writes nothing and is ended
+ * right after, without an active snapshot: core finishes a prepared
+ * transaction within a transaction of its own, but not amid others' work. The
+ * user id is switched to the preparer's, whose right it is; that the
  * caller may do it was checked against the sink.
  */
 bool
