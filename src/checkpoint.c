@@ -6,9 +6,7 @@
  * A call that finishes many batches does it in three steps: under the job's
  * lock it looks what is prepared and writes its decisions; it commits them;
  * then it finishes each batch in a transaction of its own. Whatever happens
- * after the commit, the worker, or the same call once more, does the rest. One
- * that finishes a single batch needs no row for its decision: it keeps the
- * lock until that is done.
+ * after the commit, the worker, or the same call once more, does the rest.
  *
  *-------------------------------------------------------------------------
  */
@@ -293,8 +291,10 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 
 		/*
 		 * Under the job's lock nobody else decides. It is held until the batch
-		 * is finished, so of this decision no row is needed: a crash before
-		 * leaves the batch in doubt, and the caller without an answer.
+		 * is committed, so of that decision no row is needed: a crash before
+		 * leaves the batch in doubt, and the caller without an answer. The row
+		 * of the other decision keeps the number from being begun again, so
+		 * that the ledger never says "committed" of two batches.
 		 */
 		SPI_commit();
 		rsink_job_lock(p->job);
@@ -306,6 +306,11 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 					 errmsg("it has been decided to %s \"%s\"",
 							p->decision == RSINK_COMMIT ? "commit" : "roll back", name)));
+		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_ROLLBACK)
+		{
+			rsink_decide(gid.sink, p->job, p->writer, p->epoch, p->number, wanted);
+			SPI_commit();
+		}
 		p->decision = wanted;
 		finished = rsink_finish(p);
 		SPI_commit();
