@@ -1,0 +1,219 @@
+--
+-- Two-phase commit at the edges: odd names, other databases, other people,
+-- other drivers' transactions, mode totals.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS revenue_sink;
+RESET client_min_messages;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+\set SHOW_CONTEXT never
+SET lock_timeout = '200ms';
+SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
+CREATE FUNCTION begin_and_pay(sink text, job text, writer text, epoch bigint, number bigint, id text) RETURNS text
+	LANGUAGE sql AS $$
+	SELECT revenue_sink.begin_batch(sink, job, writer, epoch, number);
+	SELECT revenue_sink.apply(sink, 'o', id, '2024-03-01 10:01+00', 1);
+	SELECT revenue_sink.pre_commit(sink) $$;
+CREATE FUNCTION plain(message text) RETURNS text LANGUAGE sql AS $$
+	SELECT regexp_replace(message, 'rs:[^"]*', '<gid>', 'g') $$;
+PREPARE held AS SELECT sink, job, writer, epoch, number, state FROM revenue_sink.prepared
+	ORDER BY sink, job, writer, epoch, number;
+
+--
+-- Names that a gid can't hold as they are: it stays short, and theirs
+--
+\set job 'job "x": ''1'' \\ ü €'
+CALL revenue_sink.recover('s', :'job', NULL);
+BEGIN; SELECT begin_and_pay('s', :'job', 'w:1', 1, 1, '1') AS a \gset
+PREPARE TRANSACTION :'a';
+BEGIN; SELECT begin_and_pay('s', :'job', repeat('€', 300), 1, 1, '2') AS b \gset
+PREPARE TRANSACTION :'b';
+BEGIN; SELECT begin_and_pay('s', :'job', repeat('€', 299) || '$', 1, 1, '3') AS c \gset
+PREPARE TRANSACTION :'c';
+BEGIN; SELECT begin_and_pay('s', :'job', E'w\n''1'';DROP TABLE x --', 1, 1, '4') AS d \gset
+PREPARE TRANSACTION :'d';
+BEGIN; SELECT begin_and_pay('s', :'job', 'w-', 1, 9223372036854775807, '5') AS e \gset
+PREPARE TRANSACTION :'e';
+BEGIN; SELECT begin_and_pay('s', :'job', '', 1, 1, '6') AS f \gset
+PREPARE TRANSACTION :'f';
+SELECT count(DISTINCT gid) AS gids, max(octet_length(gid)) < 200 AS short, bool_and(gid ~ '^[ -~]+$') AS plain
+FROM revenue_sink.prepared;
+SELECT left(writer, 12) AS writer, number, state FROM revenue_sink.prepared ORDER BY writer, gid;
+CALL revenue_sink.commit_checkpoint('s', :'job', 1, ARRAY[:'a', :'b', :'c', :'d', :'f']);
+SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b, revenue_sink.outcome(:'c') AS c,
+	revenue_sink.outcome(:'d') AS d, revenue_sink.outcome(:'e') AS e, revenue_sink.outcome(:'f') AS f;
+CALL revenue_sink.recover('s', :'job', 1);
+SELECT revenue_sink.outcome(:'e');
+SELECT revenue, events FROM fact_revenue_1m;
+
+--
+-- A sink whose name needs quotes
+--
+SELECT revenue_sink.create_sink('My "sink"', '"Fact"', '"In"', dedup_window => '1000 days');
+CALL revenue_sink.recover('My "sink"', 'j', NULL);
+BEGIN; SELECT begin_and_pay('My "sink"', 'j', 'w', 1, 1, '1') AS a \gset
+PREPARE TRANSACTION :'a';
+EXECUTE held;
+CALL revenue_sink.commit_checkpoint('My "sink"', 'j', 1, ARRAY[:'a']);
+SELECT revenue, events FROM "Fact";
+-- A checkpoint is a sink's: its gids don't count for another.
+CALL revenue_sink.recover('s', 'j', NULL);
+\set VERBOSITY sqlstate
+CALL revenue_sink.commit_checkpoint('s', 'j', 1, ARRAY[:'a']);
+\set VERBOSITY default
+SELECT plain(:'LAST_ERROR_MESSAGE');
+SELECT revenue_sink.drop_sink('My "sink"');
+
+--
+-- A sink of the same name in another database of the cluster
+--
+BEGIN; SELECT begin_and_pay('s', 'j', 'w', 1, 1, '7') AS a \gset
+PREPARE TRANSACTION :'a';
+SELECT current_database() AS here \gset
+CREATE DATABASE two_phase_other;
+\c two_phase_other
+SET client_min_messages = warning;
+CREATE EXTENSION revenue_sink;
+RESET client_min_messages;
+\set SHOW_CONTEXT never
+SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
+CALL revenue_sink.recover('s', 'j', 1);
+SELECT count(*) FROM revenue_sink.prepared;
+SELECT revenue_sink.outcome(:'a');
+\set VERBOSITY sqlstate
+CALL revenue_sink.commit_prepared(:'a');
+CALL revenue_sink.rollback_prepared(:'a');
+CALL revenue_sink.commit_checkpoint('s', 'j', 1, ARRAY[:'a']);
+\set VERBOSITY default
+CALL revenue_sink.commit_checkpoint('s', 'j', 1);
+\c :here
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+\set SHOW_CONTEXT never
+DROP DATABASE two_phase_other;
+PREPARE held AS SELECT sink, job, writer, epoch, number, state FROM revenue_sink.prepared
+	ORDER BY sink, job, writer, epoch, number;
+EXECUTE held;
+CALL revenue_sink.commit_prepared(:'a');
+
+--
+-- Another transaction manager, as JDBC's XA, over plain INSERT
+--
+BEGIN;
+INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
+	('o', '8', '2024-03-01 10:01+00', 1), ('o', '7', '2024-03-01 10:01+00', 1);
+PREPARE TRANSACTION '131075_aGVsbG8=_d29ybGQ=';
+BEGIN;
+INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
+	('o', '8', '2024-03-01 10:01+00', 1), ('o', '9', '2024-03-01 10:01+00', 1);
+PREPARE TRANSACTION '131075_aGVsbG8=_d29ybGQ+';
+-- Not ours to show or to finish
+EXECUTE held;
+CALL revenue_sink.recover('s', 'j', NULL);
+CALL revenue_sink.commit_prepared('131075_aGVsbG8=_d29ybGQ=');
+SELECT revenue_sink.outcome('131075_aGVsbG8=_d29ybGQ=');
+SELECT count(*) FROM pg_prepared_xacts;
+-- The first one rolls back, and the second one's deferred copy counts.
+ROLLBACK PREPARED '131075_aGVsbG8=_d29ybGQ=';
+COMMIT PREPARED '131075_aGVsbG8=_d29ybGQ+';
+SELECT revenue_sink.merge('s') > 0 AS merged;
+SELECT revenue, events FROM fact_revenue_1m;
+
+--
+-- Mode totals
+--
+SELECT revenue_sink.create_sink('t', 'fact_t', 'in_t', mode => 'totals');
+CALL revenue_sink.recover('t', 'j', NULL);
+CREATE FUNCTION begin_and_total(writer text, epoch bigint, number bigint, revenue numeric) RETURNS text
+	LANGUAGE sql AS $$
+	SELECT revenue_sink.begin_batch('t', 'j', writer, epoch, number);
+	SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:01+00'::timestamptz], ARRAY[revenue]);
+	SELECT revenue_sink.pre_commit('t') $$;
+BEGIN; SELECT begin_and_total('w', 1, 1, 10) AS a \gset
+PREPARE TRANSACTION :'a';
+BEGIN; SELECT begin_and_total('w', 1, 2, 20) AS b \gset
+PREPARE TRANSACTION :'b';
+BEGIN; SELECT begin_and_total('w', 1, 3, 30) AS c \gset
+PREPARE TRANSACTION :'c';
+EXECUTE held;
+SELECT * FROM fact_t;
+-- Whatever the order of the commits, the later batch wins.
+CALL revenue_sink.commit_prepared(:'b');
+SELECT minute, revenue FROM fact_t;
+CALL revenue_sink.commit_prepared(:'a');
+SELECT minute, revenue FROM fact_t;
+CALL revenue_sink.recover('t', 'j', 2);
+EXECUTE held;
+SELECT minute, revenue FROM fact_t;
+SELECT revenue_sink.merge('t') >= 0 AS merged;
+SELECT minute, revenue FROM fact_t;
+SELECT revenue_sink.drop_sink('t');
+
+--
+-- Rights: who may apply prepares, the sink's owner finishes, nobody else
+--
+CREATE ROLE two_phase_owner;
+CREATE ROLE two_phase_writer;
+CREATE ROLE two_phase_reader;
+CREATE ROLE two_phase_other;
+CREATE SCHEMA two_phase AUTHORIZATION two_phase_owner;
+GRANT CREATE ON SCHEMA two_phase TO two_phase_owner;
+GRANT EXECUTE ON FUNCTION revenue_sink.create_sink TO two_phase_owner;
+SET ROLE two_phase_owner;
+SELECT revenue_sink.create_sink('mine', 'two_phase.fact', 'two_phase.events', dedup_window => '1000 days');
+GRANT USAGE ON SCHEMA two_phase TO PUBLIC;
+GRANT INSERT ON two_phase.events TO two_phase_writer;
+GRANT SELECT ON two_phase.fact TO two_phase_reader;
+CALL revenue_sink.recover('mine', 'j', NULL);
+-- The owner, who may apply, does it all, without being a superuser.
+BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 1, '1') AS a \gset
+PREPARE TRANSACTION :'a';
+CALL revenue_sink.commit_prepared(:'a');
+BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 2, '2') AS a \gset
+PREPARE TRANSACTION :'a';
+CALL revenue_sink.rollback_prepared(:'a');
+-- The writer prepares; it can't finish, not even its own, with our calls.
+SET ROLE two_phase_writer;
+BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 3, '3') AS a \gset
+PREPARE TRANSACTION :'a';
+\set VERBOSITY terse
+CALL revenue_sink.commit_prepared(:'a');
+CALL revenue_sink.rollback_prepared(:'a');
+CALL revenue_sink.commit_checkpoint('mine', 'j', 3);
+CALL revenue_sink.recover('mine', 'j', 3);
+CALL revenue_sink.open_writer('mine', 'j', 'w', 3);
+-- To fence its own predecessor is a writer's right; so is to ask.
+SELECT revenue_sink.outcome(:'a');
+SET ROLE two_phase_reader;
+SELECT revenue_sink.outcome(:'a');
+SELECT revenue_sink.pre_commit('mine');
+CALL revenue_sink.commit_prepared(:'a');
+CALL revenue_sink.open_writer('mine', 'j', 'w');
+SET ROLE two_phase_other;
+SELECT revenue_sink.outcome(:'a');
+CALL revenue_sink.rollback_prepared(:'a');
+CALL revenue_sink.commit_checkpoint('mine', 'j', 3);
+CALL revenue_sink.recover('mine', 'j', NULL);
+SELECT count(*) FROM revenue_sink.prepared;
+SELECT * FROM revenue_sink.prepared_batches('mine');
+-- Nor by hand
+DELETE FROM revenue_sink.decision;
+INSERT INTO revenue_sink.decision SELECT FROM revenue_sink.decision;
+UPDATE revenue_sink.batch SET number = 1;
+-- The owner finishes what others have prepared.
+SET ROLE two_phase_owner;
+DELETE FROM revenue_sink.batch;
+SELECT job, writer, number, state FROM revenue_sink.prepared;
+CALL revenue_sink.commit_checkpoint('mine', 'j', 3, ARRAY[:'a']);
+SELECT revenue, events FROM two_phase.fact;
+SELECT revenue_sink.drop_sink('mine');
+RESET ROLE;
+\set VERBOSITY default
+DROP SCHEMA two_phase;
+DROP OWNED BY two_phase_owner, two_phase_writer, two_phase_reader, two_phase_other;
+DROP ROLE two_phase_owner, two_phase_writer, two_phase_reader, two_phase_other;
+SELECT * FROM revenue_sink.check('s');
+SELECT count(*) FROM pg_prepared_xacts;
+SELECT revenue_sink.drop_sink('s');
+DROP FUNCTION begin_and_pay, begin_and_total, plain;
