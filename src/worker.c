@@ -196,10 +196,11 @@ finish_decided(const char *name)
 		{
 			rsink_job_lock(p->job);
 			p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number);
-			if (p->decision == RSINK_UNDECIDED)
+			if (p->decision == RSINK_UNDECIDED && rsink_xid_is_prepared(p->xid))
+			{
 				rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_ROLLBACK);
-			if (p->decision == RSINK_UNDECIDED)
 				p->decision = RSINK_ROLLBACK;
+			}
 		}
 		if (p->decision != RSINK_UNDECIDED)
 			due = lappend(due, p);
