@@ -18,6 +18,7 @@
 #include "access/transam.h"
 #include "access/twophase.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -184,7 +185,11 @@ find_outcome(const RsinkGid *gid)
 	return OUTCOME_UNKNOWN;
 }
 
-/* outcome(gid) -> text. Needs the right to read or write the sink. */
+/*
+ * outcome(gid) -> text. Needs the right to read or write the sink. Where the
+ * answer speaks of an effect its COMMIT waits for disk and standbys, like that
+ * of the call whose answer was lost.
+ */
 Datum
 revenue_sink_outcome(PG_FUNCTION_ARGS)
 {
@@ -196,6 +201,8 @@ revenue_sink_outcome(PG_FUNCTION_ARGS)
 		(void) rsink_sink_lookup(gid.sink->name, RSINK_MAY_READ);
 		outcome = find_outcome(&gid);
 	}
+	if (outcome != OUTCOME_UNKNOWN && outcome != OUTCOME_OPEN && !RecoveryInProgress())
+		rsink_durable_answer();
 	PG_RETURN_TEXT_P(cstring_to_text(outcome_name[outcome]));
 }
 

@@ -340,6 +340,9 @@ open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
 	SPI_commit();
 	end_sessions(sink_id, job, writer, token);
 	rsink_finish_all(sink, job, writer, token);
+
+	/* a session that was ended may have committed without waiting for a standby */
+	rsink_durable_answer();
 	SPI_finish();
 
 	value = Int64GetDatum(token);

@@ -52,6 +52,16 @@ $begin;
 SELECT revenue_sink.apply('s', 'order-8', 'evt-a', '2024-03-01 10:01+00', 1);
 COMMIT)), "t\napplied", 'a batch');
 
+# Two that are prepared: one is committed, the other held.
+my ($committed, $held) = map { $primary->safe_psql('postgres', qq(
+\\set QUIET on
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'job', 'writer', $epoch, $_) \\gset
+SELECT revenue_sink.pre_commit('s') AS gid \\gset
+PREPARE TRANSACTION :'gid';
+\\echo :gid)) } (1, 2);
+$primary->safe_psql('postgres', "CALL revenue_sink.commit_prepared('$committed')");
+
 # A session of its own that has said all but COMMIT; returns it with its pid.
 sub open_transaction
 {
@@ -88,7 +98,9 @@ WITH inserted AS (
 	INSERT INTO order_events VALUES ('order-7', 'evt-9f3', '2024-03-01 10:01+00', 65)
 	RETURNING 1)
 SELECT count(*) FROM inserted), '1' ],
-	'a skipped batch' => [ $begin, 'f' ]);
+	'a skipped batch' => [ $begin, 'f' ],
+	'a committed outcome' => [ "SELECT revenue_sink.outcome('$committed')", 'committed' ],
+	'an outcome in doubt' => [ "SELECT revenue_sink.outcome('$held')", 'in doubt' ]);
 
 $standby->stop;
 foreach my $name (sort keys %answers)
