@@ -90,7 +90,7 @@ CREATE TABLE revenue_sink.batch (
 	ended_at timestamptz
 );
 ALTER TABLE revenue_sink.batch REPLICA IDENTITY FULL;
-CREATE INDEX ON revenue_sink.batch (sink_id, job, writer, epoch, number);
+CREATE INDEX ON revenue_sink.batch (sink_id, job, writer, epoch, last);
 COMMENT ON TABLE revenue_sink.batch IS 'the ledger: batches number..last of a writer''s epoch';
 
 CREATE TABLE revenue_sink.committed_offset (

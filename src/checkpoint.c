@@ -98,22 +98,20 @@ revenue_sink_pre_commit(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(rsink_gid_make(batch)));
 }
 
-/* Does the ledger know the batch of a gid, and its epoch at all? */
+/* Does the ledger know the batch of a gid, or (any) one of its epoch? */
 static bool
-ledger_has(const RsinkGid *gid, bool *epoch_known)
+ledger_has(const RsinkGid *gid, bool any)
 {
 	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	bool		found = false;
-	ScanKeyData key;
+	ScanKeyData keys[RSINK_GID_KEYS];
+	int			nkeys = rsink_gid_keys(gid, keys);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	*epoch_known = false;
-	ScanKeyInit(&key, Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(gid->sink->id));
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_ledger_sink_id), true,
-							  snapshot, 1, &key);
+							  snapshot, any ? Min(nkeys, RSINK_GID_KEYS - 1) : nkeys, keys);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Datum		values[Natts_ledger];
@@ -129,9 +127,8 @@ ledger_has(const RsinkGid *gid, bool *epoch_known)
 		rsink_gid_name(gid->sink, TextDatumGetCString(values[Anum_ledger_writer - 1]), name);
 		if (strcmp(name, gid->writer) != 0)
 			continue;
-		*epoch_known = true;
-		found = DatumGetInt64(values[Anum_ledger_number - 1]) <= gid->number &&
-			gid->number <= DatumGetInt64(values[Anum_ledger_last - 1]);
+		found = any || (DatumGetInt64(values[Anum_ledger_number - 1]) <= gid->number &&
+						gid->number <= DatumGetInt64(values[Anum_ledger_last - 1]));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -167,8 +164,6 @@ static Outcome
 find_outcome(const RsinkGid *gid)
 {
 	TransactionId xid = XidFromFullTransactionId(gid->xid);
-	bool		epoch_known;
-	bool		found;
 	const char *status;
 
 	if (!FullTransactionIdPrecedes(gid->xid, ReadNextFullTransactionId()))
@@ -177,10 +172,9 @@ find_outcome(const RsinkGid *gid)
 	if (status != NULL && strcmp(status, "in progress") == 0)
 		return rsink_xid_is_prepared(xid) ? OUTCOME_IN_DOUBT :
 			TransactionIdIsInProgress(xid) ? OUTCOME_OPEN : find_outcome(gid);
-	found = ledger_has(gid, &epoch_known);
-	if (found && (status == NULL || strcmp(status, "committed") == 0))
+	if ((status == NULL || strcmp(status, "committed") == 0) && ledger_has(gid, false))
 		return OUTCOME_COMMITTED;
-	if (status != NULL || epoch_known)
+	if (status != NULL || ledger_has(gid, true))
 		return OUTCOME_ROLLED_BACK;
 	return OUTCOME_UNKNOWN;
 }
@@ -293,7 +287,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 		elog(ERROR, "SPI_connect failed");
 	while (!finished && (outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
 	{
-		if ((p = rsink_prepared_find(gid.sink, XidFromFullTransactionId(gid.xid))) == NULL)
+		if ((p = rsink_prepared_find(&gid)) == NULL)
 			continue;
 
 		/*

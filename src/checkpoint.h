@@ -11,6 +11,7 @@
 #include "nodes/pg_list.h"
 
 #include "decision.h"
+#include "gid.h"
 #include "writer.h"
 
 /* A batch in a prepared transaction. */
@@ -32,7 +33,7 @@ extern int	rsink_in_doubt_warning;
 
 /* prepared.c */
 extern List *rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer);
-extern RsinkPrepared *rsink_prepared_find(const RsinkSink *sink, TransactionId xid);
+extern RsinkPrepared *rsink_prepared_find(const RsinkGid *gid);
 extern int	rsink_prepared_count(void);
 extern bool rsink_is_fenced(const RsinkSink *sink, const RsinkPrepared *p);
 extern bool rsink_finish(const RsinkPrepared *p);

@@ -16,9 +16,14 @@
 
 #include <sodium.h>
 
+#include "access/genam.h"
 #include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "gid.h"
 
@@ -101,4 +106,32 @@ rsink_gid_parse(const char *text, RsinkGid *gid)
 	gid->number = number;
 	gid->xid = FullTransactionIdFromU64(xid);
 	return true;
+}
+
+/*
+ * Fill in the keys that find a gid's batch in the ledger, RSINK_GID_KEYS at
+ * most; returns their number. All of them leave rows of that epoch that end at
+ * its number or above; without the last one, of that epoch. Where a name is
+ * hashed there are fewer, and the caller is to compare.
+ */
+int
+rsink_gid_keys(const RsinkGid *gid, ScanKeyData *keys)
+{
+	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(gid->sink->id));
+	if (!is_plain(gid->job))
+		return 1;
+	ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(gid->job));
+	keys[1].sk_collation = C_COLLATION_OID;
+	if (!is_plain(gid->writer))
+		return 2;
+	ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(gid->writer));
+	keys[2].sk_collation = C_COLLATION_OID;
+	ScanKeyInit(&keys[3], Anum_ledger_epoch, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(gid->epoch));
+	ScanKeyInit(&keys[4], Anum_ledger_last, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(gid->number));
+	return 5;
 }

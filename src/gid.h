@@ -8,9 +8,13 @@
 #ifndef RSINK_GID_H
 #define RSINK_GID_H
 
+#include "access/skey.h"
 #include "access/transam.h"
 
 #include "writer.h"
+
+/* The most keys that find a gid's rows in the ledger. */
+#define RSINK_GID_KEYS 5
 
 /* What a gid of ours says. */
 typedef struct RsinkGid
@@ -25,6 +29,7 @@ typedef struct RsinkGid
 
 extern char *rsink_gid_make(const RsinkBatch *batch);
 extern bool rsink_gid_parse(const char *text, RsinkGid *gid);
+extern int	rsink_gid_keys(const RsinkGid *gid, ScanKeyData *keys);
 extern void rsink_gid_name(const RsinkSink *sink, const char *name, char *out);
 
 #endif							/* RSINK_GID_H */

@@ -136,28 +136,17 @@ complete(const RsinkSink *sink, List *batches)
 	return result;
 }
 
-/* Those of a job, or of one writer, or in a transaction; NULL or 0 for any. */
+/* Those that these keys find in the ledger; xid 0 for any transaction. */
 static List *
-find_prepared(const RsinkSink *sink, const char *job, const char *writer, TransactionId xid)
+find_prepared(const RsinkSink *sink, ScanKeyData *keys, int nkeys, TransactionId xid)
 {
 	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
 	List	   *batches = NIL;
-	int			nkeys = job == NULL ? 1 : writer == NULL ? 2 : 3;
 	SnapshotData dirty;
-	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(sink->id));
-	if (job)
-		ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
-					CStringGetTextDatum(job));
-	if (writer)
-		ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
-					CStringGetTextDatum(writer));
-	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_ledger_sink_id), true,
 							  &dirty, nkeys, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -194,14 +183,27 @@ find_prepared(const RsinkSink *sink, const char *job, const char *writer, Transa
 List *
 rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 {
-	return find_prepared(sink, job, writer, InvalidTransactionId);
+	ScanKeyData keys[3];
+
+	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(sink->id));
+	if (job)
+		ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(job));
+	if (writer)
+		ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(writer));
+	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
+	return find_prepared(sink, keys, job == NULL ? 1 : writer == NULL ? 2 : 3, InvalidTransactionId);
 }
 
-/* The batch in a prepared transaction, or NULL. */
+/* The batch of a gid, if it is prepared, or NULL. */
 RsinkPrepared *
-rsink_prepared_find(const RsinkSink *sink, TransactionId xid)
+rsink_prepared_find(const RsinkGid *gid)
 {
-	List	   *found = find_prepared(sink, NULL, NULL, xid);
+	ScanKeyData keys[RSINK_GID_KEYS];
+	int			nkeys = rsink_gid_keys(gid, keys);
+	List	   *found = find_prepared(gid->sink, keys, nkeys, XidFromFullTransactionId(gid->xid));
 
 	return found == NIL ? NULL : linitial(found);
 }

@@ -128,12 +128,13 @@ typedef enum LedgerState
 	LEDGER_PASSED				/* a later number is done */
 } LedgerState;
 
+/* Rows that end below the number say nothing of it, and aren't even read. */
 static LedgerState
 ledger_scan(Relation ledger, const RsinkBatch *b, bool *seen_open)
 {
 	LedgerState state = LEDGER_NEW;
 	SnapshotData dirty;
-	ScanKeyData keys[4];
+	ScanKeyData keys[5];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
@@ -145,10 +146,12 @@ ledger_scan(Relation ledger, const RsinkBatch *b, bool *seen_open)
 				CStringGetTextDatum(b->writer));
 	ScanKeyInit(&keys[3], Anum_ledger_epoch, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(b->epoch));
+	ScanKeyInit(&keys[4], Anum_ledger_last, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(b->number));
 	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
 	InitDirtySnapshot(dirty);
 	scan = systable_beginscan(ledger, rsink_table_index(ledger, Anum_ledger_sink_id), true,
-							  &dirty, 4, keys);
+							  &dirty, 5, keys);
 	while (state != LEDGER_DONE && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
