@@ -282,6 +282,8 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 				 errhint("It is no gid that pre_commit() of a sink of this database has given.")));
 	(void) rsink_sink_lookup(gid.sink->name, RSINK_IS_OWNER);
 	PreventCommandDuringRecovery(call);
+	if (wanted == RSINK_ROLLBACK)
+		PreventCommandIfReadOnly(call);	/* it writes its decision */
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -398,6 +400,7 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 	checkpoint = PG_GETARG_INT64(2);
 	sink = rsink_sink_lookup(name, RSINK_IS_OWNER);
 	PreventCommandDuringRecovery("commit_checkpoint()");
+	PreventCommandIfReadOnly("commit_checkpoint()");
 	desc = result_desc(fcinfo);
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)

@@ -325,6 +325,7 @@ open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
 	rsink_require_nonatomic(fcinfo, call);
 	sink = rsink_sink_lookup(name, restores ? RSINK_IS_OWNER : RSINK_MAY_APPLY);
 	PreventCommandDuringRecovery(call);
+	PreventCommandIfReadOnly(call);
 	sink_id = sink->id;
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");

@@ -58,14 +58,16 @@ compare_xids(const void *a, const void *b)
 }
 
 /*
- * What pg_prepared_xact() lists, by transaction id; an array of *n. Called as
- * the executor would, but without a query to plan: every batch comes past here.
+ * Count what pg_prepared_xact() lists, and put it into an array with room for
+ * max_prepared_xacts, if there is one, by transaction id. The function is
+ * called as the executor would, but without a query to plan: every batch comes
+ * past here.
  */
-static PreparedXact *
-prepared_xacts(int *n)
+static int
+prepared_xacts(PreparedXact *xacts)
 {
 	LOCAL_FCINFO(fcinfo, 0);
-	PreparedXact *xacts = palloc(Max(max_prepared_xacts, 1) * sizeof(PreparedXact));
+	int			n = 0;
 	ReturnSetInfo result = {.type = T_ReturnSetInfo};
 	FmgrInfo	function;
 
@@ -73,7 +75,6 @@ prepared_xacts(int *n)
 	result.econtext = CreateStandaloneExprContext();
 	result.allowedModes = SFRM_ValuePerCall;
 	InitFunctionCallInfoData(*fcinfo, &function, 0, InvalidOid, NULL, (Node *) &result);
-	*n = 0;
 	for (;;)
 	{
 		HeapTupleHeader header;
@@ -85,26 +86,27 @@ prepared_xacts(int *n)
 		datum = FunctionCallInvoke(fcinfo);
 		if (result.isDone != ExprMultipleResult)
 			break;
-		header = DatumGetHeapTupleHeader(datum);
-		xacts[*n].xid = DatumGetTransactionId(GetAttributeByNum(header, 1, &isnull));
-		xacts[*n].gid = TextDatumGetCString(GetAttributeByNum(header, 2, &isnull));
-		xacts[*n].prepared_at = DatumGetTimestampTz(GetAttributeByNum(header, 3, &isnull));
-		xacts[*n].owner = DatumGetObjectId(GetAttributeByNum(header, 4, &isnull));
-		(*n)++;
+		if (xacts != NULL)
+		{
+			header = DatumGetHeapTupleHeader(datum);
+			xacts[n].xid = DatumGetTransactionId(GetAttributeByNum(header, 1, &isnull));
+			xacts[n].gid = TextDatumGetCString(GetAttributeByNum(header, 2, &isnull));
+			xacts[n].prepared_at = DatumGetTimestampTz(GetAttributeByNum(header, 3, &isnull));
+			xacts[n].owner = DatumGetObjectId(GetAttributeByNum(header, 4, &isnull));
+		}
+		n++;
 	}
 	FreeExprContext(result.econtext, true);
-	qsort(xacts, *n, sizeof(PreparedXact), compare_xids);
-	return xacts;
+	if (xacts != NULL)
+		qsort(xacts, n, sizeof(PreparedXact), compare_xids);
+	return n;
 }
 
 /* How many transactions are prepared, in all databases. */
 int
 rsink_prepared_count(void)
 {
-	int			n;
-
-	(void) prepared_xacts(&n);
-	return n;
+	return prepared_xacts(NULL);
 }
 
 /* Fill in gid, owner, time and decision of those still prepared; drop the others. */
@@ -118,7 +120,8 @@ complete(const RsinkSink *sink, List *batches)
 
 	if (batches == NIL)
 		return NIL;
-	xacts = prepared_xacts(&n);
+	xacts = palloc(max_prepared_xacts * sizeof(PreparedXact));
+	n = prepared_xacts(xacts);
 	foreach(lc, batches)
 	{
 		RsinkPrepared *p = lfirst(lc);
