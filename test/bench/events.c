@@ -183,7 +183,7 @@ batch_make(Batch *batch, unsigned set, int64_t first, int n, Truth *truth)
 	batch->n = n;
 	for (int c = 0; c < NARRAYS; c++)
 	{
-		batch->array[c] = malloc(20 + (size_t) n * (4 + UUID_LEN));
+		batch->array[c] = malloc(ARRAY_HEADER_LEN + (size_t) n * (4 + UUID_LEN));
 		end[c] = put_array_header(batch->array[c], type_oid[c], n);
 	}
 	row = batch->rows = malloc((size_t) n * (2 + NARRAYS * 4 + ORDER_LEN + UUID_LEN + 8 + 12));
