@@ -345,23 +345,56 @@ revenue_sink_rollback_prepared(PG_FUNCTION_ARGS)
 	return finish_prepared(fcinfo, "rollback_prepared()", RSINK_ROLLBACK);
 }
 
-/* Raise unless every gid is prepared or committed. */
-static void
-require_gids(const RsinkSink *sink, ArrayType *array)
+/*
+ * Will commit_checkpoint() commit this prepared batch, or has it been decided
+ * to? Caller holds the job's lock.
+ */
+static bool
+is_to_commit(const RsinkSink *sink, const RsinkPrepared *p)
 {
+	return p->decision == RSINK_COMMIT ||
+		(p->decision == RSINK_UNDECIDED && !rsink_is_fenced(sink, p));
+}
+
+/*
+ * Raise unless every gid is that of a batch of the job, up to the checkpoint,
+ * which is committed or will be. Caller holds the job's lock.
+ */
+static void
+require_gids(const RsinkSink *sink, const char *job, int64 checkpoint, ArrayType *array)
+{
+	char		job_in_gid[NAMEDATALEN];
 	Datum	   *elements;
 	bool	   *nulls;
 	int			n;
 
+	rsink_gid_name(sink, job, job_in_gid);
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
 		char	   *name = nulls[i] ? "null" : TextDatumGetCString(elements[i]);
 		Outcome		outcome = OUTCOME_UNKNOWN;
+		RsinkPrepared *p;
 		RsinkGid	gid;
 
 		if (!nulls[i] && rsink_gid_parse(name, &gid) && gid.sink->id == sink->id)
-			outcome = find_outcome(&gid);
+		{
+			if (strcmp(gid.job, job_in_gid) != 0 || gid.number > checkpoint)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("\"%s\" is no batch of job \"%s\" up to checkpoint %lld",
+								name, job, (long long) checkpoint),
+						 errdetail("Nothing has been changed.")));
+			while ((outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
+			{
+				/* gone in between: ask again */
+				if ((p = rsink_prepared_find(&gid)) == NULL)
+					continue;
+				if (!is_to_commit(sink, p))
+					outcome = OUTCOME_ROLLED_BACK;
+				break;
+			}
+		}
 		if (outcome != OUTCOME_IN_DOUBT && outcome != OUTCOME_COMMITTED)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
@@ -407,12 +440,12 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	rsink_job_lock(job);
 	if (!PG_ARGISNULL(3))
-		require_gids(sink, PG_GETARG_ARRAYTYPE_P(3));
+		require_gids(sink, job, checkpoint, PG_GETARG_ARRAYTYPE_P(3));
 	foreach(lc, rsink_prepared_list(sink, job, NULL))
 	{
 		RsinkPrepared *p = lfirst(lc);
 
-		if (p->decision == RSINK_UNDECIDED && p->number <= checkpoint && !rsink_is_fenced(sink, p))
+		if (p->decision == RSINK_UNDECIDED && p->number <= checkpoint && is_to_commit(sink, p))
 		{
 			rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_COMMIT);
 			committed++;
