@@ -3,7 +3,9 @@
 #	make && make install	build for the PostgreSQL of PG_CONFIG
 #	make demo				install what is missing, build, show the main job
 #	make check				install what is missing, build, run every test
+#	make check-all			make check with PostgreSQL 15, 17 and 18
 #	make bench				ratios against what a user would do instead
+#	make chaos N=...		a checkpointing processor and its server, killed at random
 #	make mutants			planted faults: does the suite catch each?
 #	make valgrind			the regress tests under valgrind
 #	make lint				compilers, clang-tidy and cppcheck
@@ -24,7 +26,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check bench mutants valgrind lint model debug
+PROJECT_GOALS = demo check check-all bench chaos mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
@@ -45,10 +47,18 @@ check:
 	@$(MAKE) -s --no-print-directory install WERROR=1
 	@test/check
 
+check-all:
+	@test/check_all
+
 bench:
 	@test/setup check
 	@$(MAKE) -s --no-print-directory install
 	@test/bench/run
+
+chaos:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install
+	@test/chaos/run
 
 mutants:
 	@test/setup check
