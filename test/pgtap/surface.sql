@@ -159,6 +159,7 @@ SELECT ok(EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refob
 SELECT is_empty($$ SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
 	WHERE e.extname = 'revenue_sink' AND d.deptype = 'e' AND NOT (d.classid = 'pg_namespace'::regclass OR EXISTS
 		(SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relnamespace = 'revenue_sink'::regnamespace) OR EXISTS
+		(SELECT FROM pg_type t WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND t.typnamespace = 'revenue_sink'::regnamespace) OR EXISTS
 		(SELECT FROM pg_proc p WHERE d.classid = 'pg_proc'::regclass AND p.oid = d.objid AND p.pronamespace = 'revenue_sink'::regnamespace)) $$,
 	'the extension owns nothing outside of its schema');
 
