@@ -11,6 +11,8 @@
 PG_CONFIG=${PG_CONFIG:-pg_config}
 PGBIN=$($PG_CONFIG --bindir)
 export PATH="$PGBIN:$PATH"
+# servers that a test program makes by itself take encoding and language from here
+export LC_ALL=C.UTF-8
 
 as_pg()
 {
