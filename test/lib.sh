@@ -11,8 +11,9 @@
 PG_CONFIG=${PG_CONFIG:-pg_config}
 PGBIN=$($PG_CONFIG --bindir)
 export PATH="$PGBIN:$PATH"
-# servers that a test program makes by itself take encoding and language from here
-export LC_ALL=C.UTF-8
+# servers that a test program makes by itself take encoding and language from
+# here (pg_regress drops LC_ALL)
+export LC_ALL=C.UTF-8 LANG=C.UTF-8
 
 as_pg()
 {
