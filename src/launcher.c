@@ -350,7 +350,9 @@ revenue_sink_launcher_main(Datum arg)
 	Tracked    *tracked;
 	TimestampTz scanned = 0;
 
+	/* a reload of the moments before this is caught up with, not missed */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	ConfigReloadPending = true;
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);

@@ -390,7 +390,9 @@ revenue_sink_worker_main(Datum arg)
 		.entrysize = sizeof(Tended)
 	};
 
+	/* a reload of the moments before this is caught up with, not missed */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	ConfigReloadPending = true;
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	rsink_worker_started(db);

@@ -145,16 +145,24 @@ SKIP:
 	my ($pid) = worker_pids($node, 'postgres');
 
 	skip 'no /proc here', 2 unless -r "/proc/$pid/stat";
-	my $used = cpu_seconds($pid);
-	my $wal  = $node->safe_psql('postgres', q(
+	my ($used, $written);
+
+	# The first rounds after a checkpoint may still log images of pages on
+	# which they have set hint bits, where pages have checksums.
+	foreach (1 .. 4)
+	{
+		$used = cpu_seconds($pid);
+		my $wal = $node->safe_psql('postgres', q(
 SELECT pg_current_wal_insert_lsn();
 SELECT pg_sleep(4);
 SELECT pg_current_wal_insert_lsn()));
-	my ($before, $after) = (split /\n/, $wal)[ 0, -1 ];
-	$used = cpu_seconds($pid) - $used;
-	cmp_ok($used, '<', 0.2, "$used s of 4 s used by an idle worker");
-	cmp_ok($node->safe_psql('postgres', "SELECT '$after'::pg_lsn - '$before'"),
-		'<', 1000, 'an idle worker writes next to no WAL');
+		my ($before, $after) = (split /\n/, $wal)[ 0, -1 ];
+		$used    = cpu_seconds($pid) - $used;
+		$written = $node->safe_psql('postgres', "SELECT '$after'::pg_lsn - '$before'");
+		last if $used < 0.2 && $written < 1000;
+	}
+	cmp_ok($used,    '<', 0.2,  "$used s of 4 s used by an idle worker");
+	cmp_ok($written, '<', 1000, 'an idle worker writes next to no WAL');
 }
 
 # A standby has a launcher at most, and nothing is done there.
