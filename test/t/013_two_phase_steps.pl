@@ -1,11 +1,12 @@
 # Every step of the calls that finish prepared batches, and every lost answer.
 #
 # Each call is halted at its k-th step, for every k, and then the server, the
-# backend or the session dies. If the call's decision was committed, the worker
-# does the rest; if not, all is held until the call comes again. Either way the
-# call may be repeated, and the end is the same. The server dies with the
-# prepared batches in WAL alone, and in pg_twophase. At last, of each call of a
-# processor's loop the client dies, and the server goes on.
+# backend or the session dies, or the call is cancelled. If the call's decision
+# was committed, the worker does the rest; if not, all is held until the call
+# comes again. Either way the call may be repeated, and the end is the same. The
+# server dies with the prepared batches in WAL alone, and in pg_twophase. At
+# last, of each call of a processor's loop the client dies, and the server goes
+# on.
 
 use strict;
 use warnings;
@@ -134,9 +135,12 @@ my %deaths = (
 		wait_until('the server is up', sub { $node->psql('postgres', 'SELECT 1') == 0 });
 	},
 	session => sub {
-		foreach my $call (@_)
+		foreach my $i (0 .. $#_)
 		{
-			$node->safe_psql('postgres', "SELECT pg_terminate_backend($call->{pid})");
+			# in turn: its end, and what a statement_timeout does, at which psql leaves
+			my ($call, $end) = ($_[$i], ($i + $_[$i]{step}) % 2 ? 'terminate' : 'cancel');
+
+			$node->safe_psql('postgres', "SELECT pg_${end}_backend($call->{pid})");
 			kill('CONT', $call->{pid});
 			wait_until('the session has ended', sub { RevenueSink::is_gone($call->{pid}) });
 		}
@@ -144,7 +148,7 @@ my %deaths = (
 	});
 
 # In what state does a death at a step leave the call's decision? Nobody knows
-# of a session that is ended right before its commit.
+# of a session that is ended, or cancelled, right before its commit.
 sub decided
 {
 	my ($death, $step) = @_;
@@ -198,7 +202,8 @@ sub start_job
 		"CALL revenue_sink.recover('s', '$job', NULL);\n" . join '',
 		map { batch_sql($job, @$_) . "PREPARE TRANSACTION :'gid';\n" } @batches);
 
-	@$run{qw(name call first again halted)} = ($name, $sql, $first, $again, halts($run));
+	@$run{qw(name step call first again halted)} =
+	  ($name, $step, $sql, $first, $again, halts($run));
 	return $run;
 }
 

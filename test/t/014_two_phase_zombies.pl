@@ -2,8 +2,9 @@
 #
 # The zombie's session is ended where its batch is open, told off where it
 # isn't; what it had prepared is rolled back, by recover() or, if that died in
-# between, by the worker. Whatever it does, it never changes revenue. (The spec
-# two_phase_zombie has the interleavings in which its session lives on.)
+# between, by the worker. Whatever it does, it never changes revenue. (The specs
+# two_phase_zombie and two_phase_zombies have the interleavings in which its
+# session lives on.)
 
 use strict;
 use warnings;
@@ -15,18 +16,26 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-my $node = new_node('zombies', conf => q(
+# There is a synchronous standby that never comes, for whoever asks for it: so
+# a zombie can be kept in its PREPARE, with the transaction prepared already.
+my $node = new_node('zombies', streaming => 1, conf => q(
 revenue_sink.worker_interval = '50ms'
 lock_timeout = '5s'
+synchronous_standby_names = 'nobody'
+synchronous_commit = local
 ));
 create_sink($node, 'postgres');
 
+# What a zombie does, and at which of it it can be held up.
 my @steps = (
 	'BEGIN',
 	q(SELECT revenue_sink.begin_batch('s', :'job', 'w', 1, 1)),
 	q(SELECT revenue_sink.apply('s', :'job', 'e', '2024-03-01 10:01+00', 65)),
 	q(SELECT revenue_sink.pre_commit('s') AS gid \gset),
 	q(PREPARE TRANSACTION :'gid'));
+my $in_apply   = $steps[2] . ', pg_advisory_lock(1)';    # events come one by one
+my $in_prepare = "SET LOCAL synchronous_commit = on; $steps[4]";
+my $truth = 0;
 
 sub sql
 {
@@ -40,55 +49,142 @@ sub revenue
 	return sql('SELECT coalesce(sum(revenue), 0) FROM fact_revenue_1m');
 }
 
-sub nothing_prepared
+sub prepared_count
 {
-	return sql('SELECT count(*) FROM pg_prepared_xacts') eq '0';
+	return sql('SELECT count(*) FROM pg_prepared_xacts');
 }
 
-my $truth = 0;
+# A session that has opened its job, and taken its first steps.
+sub start_zombie
+{
+	my ($job, $steps, $open) = @_;
+
+	sql($open // "CALL revenue_sink.recover('s', '$job', NULL)");
+	my $zombie = $node->background_psql('postgres', on_error_stop => 0);
+	$zombie->query("\\set VERBOSITY verbose");
+	$zombie->query("\\set job '$job'");
+	$zombie->query('SET lock_timeout = 0');
+	$zombie->query($_) foreach @steps[ 0 .. $steps - 1 ];
+	return $zombie;
+}
+
+# Let a zombie take a step in which it gets stuck; its process.
+sub get_stuck
+{
+	my ($zombie, $query, $wait_event) = @_;
+	my ($pid) = $zombie->query('SELECT pg_backend_pid()') =~ /(\d+)/;
+
+	$zombie->{stdout} = '';
+	$zombie->query_until(qr/stuck/, "\\echo stuck\n$query;\n");
+	wait_until('the zombie is stuck', sub {
+		sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq $wait_event });
+	return $pid;
+}
+
+# What a zombie hears of a query: errors, or that it has no session any more.
+sub hears
+{
+	my ($zombie, $query) = @_;
+
+	$zombie->{stderr} = '';
+	return "no session: $zombie->{stderr}" unless eval { $zombie->query($query); 1 };
+	return $zombie->{stderr};
+}
+
+# The event of a zombie is new for its successor, at once.
+sub check_successor
+{
+	my ($job) = @_;
+
+	is(sql(qq(
+BEGIN;
+SELECT revenue_sink.begin_batch('s', '$job', 'w', 2, 1), revenue_sink.apply('s', '$job', 'e', '2024-03-01 10:01+00', 1);
+COMMIT)), 't|applied', 'its successor goes on');
+	$truth++;
+	return;
+}
+
+# What a zombie has done counts for nothing, and it can't change that.
+sub check_end
+{
+	my ($zombie) = @_;
+
+	eval { $zombie->quit };
+	is(prepared_count(), '0', 'nothing of it is prepared');
+	is(revenue(), $truth, 'it counts for nothing');
+	return;
+}
+
+# Slow between its steps
 foreach my $call (qw(recover open_writer))
 {
 	foreach my $step (1 .. @steps)
 	{
 		my $job  = "$call at $step";
-		my $end  = $call eq 'recover' ? "'$job', NULL" : "'$job', 'w'";
+		my $open = "CALL revenue_sink.$call('s', " . ($call eq 'recover' ? "'$job', NULL)" : "'$job', 'w')");
 		my $name = "$call() with a zombie after step $step";
+		my $zombie = start_zombie($job, $step, $open);
 
-		sql("CALL revenue_sink.$call('s', $end)");
-		my $zombie = $node->background_psql('postgres', on_error_stop => 0);
-		$zombie->query("\\set job '$job'");
-		$zombie->query($_) foreach @steps[ 0 .. $step - 1 ];
-		is(sql('SELECT count(*) FROM pg_prepared_xacts'), $step == @steps ? 1 : 0, "$name stands where it should");
+		is(prepared_count(), $step == @steps ? 1 : 0, "$name stands where it should");
+		is(sql($open), '2', $name);
+		is(prepared_count(), '0', 'nothing of it is left prepared');
+		check_successor($job);
 
-		is(sql("CALL revenue_sink.$call('s', $end)"), '2', $name);
-		ok(nothing_prepared(), 'nothing of it is left prepared');
-
-		# Its successor counts the same event, at once.
-		is(sql(qq(
-BEGIN;
-SELECT revenue_sink.begin_batch('s', '$job', 'w', 2, 1), revenue_sink.apply('s', '$job', 'e', '2024-03-01 10:01+00', 1);
-COMMIT)), 't|applied', 'its successor goes on');
-
-		# The zombie wakes up.
-		foreach my $query (@steps[ $step .. $#steps ], 'COMMIT')
-		{
-			eval { $zombie->query($query) };
-		}
-		eval { $zombie->quit };
-		ok(nothing_prepared(), 'it prepares nothing');
-		is(revenue(), ++$truth, 'and counts for nothing');
+		# The zombie wakes up, and goes through the rest all the same.
+		my $first = $step < @steps ? $steps[$step] : q(CALL revenue_sink.commit_prepared(:'gid'));
+		like(hears($zombie, $first),
+			$step == 1 ? qr/ERROR:  RS001: .* has been fenced off/ :
+			$step == @steps ? qr/ERROR:  25000: the outcome of .* is 'rolled back'/ :
+			qr/terminating connection|connection to server was lost|^no session/, 'it hears of it');
+		hears($zombie, $_) foreach @steps[ $step + 1 .. $#steps ], q(COMMIT PREPARED :'gid'), 'COMMIT';
+		check_end($zombie);
 	}
 }
 
-# The new epoch is known, and the one who opened it died before it did more: a
-# row inserted by hand plays this part. The worker rolls back the leftovers.
-sql(q(CALL revenue_sink.recover('s', 'orphan', NULL)));
-sql(join("\n", map { /gset/ ? $_ : "$_;" } map { s/:'job'/'orphan'/r } @steps));
-is(sql(q(SELECT state FROM revenue_sink.prepared)), 'in doubt', 'a batch is held');
-sql(q(INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at)
-	SELECT id, 'orphan', NULL, 2, now() FROM revenue_sink.sink_catalog));
-wait_until('the worker has rolled back the leftovers', \&nothing_prepared);
-is(revenue(), $truth, 'it counts for nothing');
+# Slow amid its events: one is claimed, and the next one is slow to come.
+my $zombie = start_zombie('in apply', 2);
+my $lock   = $node->background_psql('postgres');
+$lock->query_safe('SELECT pg_advisory_lock(1)');
+my $pid = get_stuck($zombie, $in_apply, 'advisory');
+is(sql(q(CALL revenue_sink.recover('s', 'in apply', NULL))), '2', 'recover() with a zombie amid its events');
+ok(RevenueSink::is_gone($pid), 'its session has ended');
+$lock->quit;
+check_successor('in apply');
+check_end($zombie);
+
+# Slow amid PREPARE, past all checks of its epoch
+$zombie = start_zombie('in PREPARE', 4);
+get_stuck($zombie, $in_prepare, 'SyncRep');
+is(prepared_count(), '1', 'it is prepared');
+is(sql(q(CALL revenue_sink.recover('s', 'in PREPARE', NULL))), '2', 'recover() with a zombie in PREPARE');
+is(prepared_count(), '0', 'nothing of it is left prepared');
+check_successor('in PREPARE');
+check_end($zombie);
+
+# The same, and so slow that recover() has given up waiting for it: nobody has
+# decided on what it leaves behind, but its epoch is over.
+$zombie = start_zombie('orphan', 4);
+$pid    = get_stuck($zombie, $in_prepare, 'SyncRep');
+my $gid = sql('SELECT gid FROM pg_prepared_xacts');
+ok(RevenueSink::halt_process($pid), 'a zombie that does not even hear signals');
+my $recover = $node->background_psql('postgres', on_error_stop => 0);
+my ($waiting) = $recover->query('SELECT pg_backend_pid()') =~ /(\d+)/;
+$recover->query_until(qr/begun/, "\\echo begun\nCALL revenue_sink.recover('s', 'orphan', NULL);\n");
+wait_until('the next epoch is open',
+	sub { sql(q(SELECT max(epoch) FROM revenue_sink.epoch WHERE job = 'orphan')) eq '2' });
+is(prepared_count(), '1', 'recover() waits for it');
+sql("SELECT pg_cancel_backend($waiting)");
+like(hears($recover, 'SELECT 1'), qr/canceling statement due to user request/, 'recover() is cancelled');
+$recover->quit;
+isnt(sql("SELECT revenue_sink.outcome('$gid')"), 'committed', 'nothing is committed');
+kill('CONT', $pid);
+wait_until('the zombie is gone', sub { RevenueSink::is_gone($pid) });
+wait_until('the worker has rolled back the leftovers', sub { prepared_count() eq '0' });
+is(sql("SELECT revenue_sink.outcome('$gid')"), 'rolled back', 'the worker has rolled back the leftovers');
+check_successor('orphan');
+check_end($zombie);
+
 is(sql(q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');
 
+$node->stop;
 done_testing();

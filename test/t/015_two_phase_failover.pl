@@ -46,6 +46,28 @@ SELECT string_agg(format('%s %s %s', writer, number, state), ', ' ORDER BY numbe
 FROM revenue_sink.prepared WHERE age > '0'));
 }
 
+# Does a log warn about a batch in doubt, from a position on?
+sub wait_for_warning
+{
+	my ($node, $writer, $number, $from) = @_;
+
+	$node->wait_for_log(
+		qr/WARNING:  batch $number of writer "$writer" of job "job" of sink "s" has been in doubt for \d+ seconds/,
+		$from // 0);
+	ok(1, "batch $number of writer $writer is warned about");
+	return;
+}
+
+# Since when the oldest one is held
+sub prepared_at
+{
+	my ($node) = @_;
+
+	return $node->safe_psql('postgres', q(
+SELECT extract(epoch FROM min(prepared_at)) FROM revenue_sink.prepared
+WHERE age BETWEEN now() - prepared_at AND clock_timestamp() - prepared_at));
+}
+
 sub revenue
 {
 	my ($node) = @_;
@@ -58,8 +80,8 @@ my @gids = (hold($primary, 'w1', 1, 1), hold($primary, 'w2', 1, 10), hold($prima
 my $all  = 'w1 1 in doubt, w2 1 in doubt, w1 2 in doubt';
 
 is(held($primary), $all, 'held');
-$primary->wait_for_log(qr/WARNING:  batch 1 of writer "w1" of job "job" of sink "s" has been in doubt for \d+ seconds/);
-ok(1, 'warned about');
+my $prepared_at = prepared_at($primary);
+wait_for_warning($primary, 'w1', 1);
 
 # No more than max_prepared_transactions: said before the work is lost in PREPARE.
 my $fourth = hold($primary, 'w2', 2, 1000);
@@ -81,7 +103,7 @@ kill_server($primary);
 my $from = -s $primary->logfile;
 $primary->start;
 is(held($primary), $all, 'held after a crash');
-$primary->wait_for_log(qr/batch 3 of writer "w2".* has been in doubt/, $from);
+wait_for_warning($primary, 'w2', 3, $from);
 is(revenue($primary), '0', 'none counts');
 
 # Two standbys: one has it all, the other misses the last batch.
@@ -110,11 +132,14 @@ wait_until('the standby has lost its primary', sub {
 my $lost = hold($primary, 'w1', 3, 10000);
 $primary->wait_for_catchup($standby{whole}, 'replay', $primary->lsn('insert'));
 kill_server($primary);
+my %from = map { $_ => -s $standby{$_}->logfile } keys %standby;
 $_->promote foreach values %standby;
 
 # On the one that is behind, the checkpoint that includes the lost batch is refused.
 my $node = $standby{behind};
 is(held($node), 'w1 1 in doubt, w2 1 in doubt, w1 2 in doubt', 'held after the promotion, without the lost one');
+is(prepared_at($node), $prepared_at, 'and since when');
+wait_for_warning($node, 'w1', 1, $from{behind});
 isnt($node->safe_psql('postgres', "SELECT revenue_sink.outcome('$lost')"), 'committed', 'the lost one');
 (undef, undef, $stderr) = $node->psql('postgres', qq(
 \\set VERBOSITY verbose
