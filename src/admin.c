@@ -26,10 +26,10 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "argument.h"
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
-#include "functions.h"
 #include "spi_util.h"
 #include "worker.h"
 #include "writer.h"
@@ -51,10 +51,7 @@ require_one_of(const char *argument, const char *value, const char *one, const c
 static char *
 text_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 {
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+	rsink_require_argument(fcinfo, argno, name);
 	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
 }
 
@@ -63,10 +60,7 @@ interval_argument(FunctionCallInfo fcinfo, int argno, const char *name, bool may
 {
 	int64		usecs;
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+	rsink_require_argument(fcinfo, argno, name);
 	usecs = rsink_interval_usecs(PG_GETARG_INTERVAL_P(argno), name);
 	if (usecs == 0 && !may_be_zero)
 		ereport(ERROR,
@@ -131,7 +125,6 @@ create_tables(int id, bool totals, const char *owner)
 					  i == 0 ? "delta" : "total", id,
 					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
 	}
-
 
 	/*
 	 * Deltas come nearly in order of their minutes, and live for a second: a

@@ -113,9 +113,9 @@ rsink_sum_add(RsinkSum *sum, Numeric amount)
 														NumericGetDatum(amount)));
 }
 
-/* The sum as a numeric of the largest scale that was added. */
-Numeric
-rsink_sum_result(const RsinkSum *sum)
+/* The part in units of 10^-8 as a numeric, by way of text: any size or scale. */
+static Numeric
+fixed_as_text(const RsinkSum *sum)
 {
 	bool		negative = sum->fixed < 0;
 	uint128		value = negative ? -(uint128) sum->fixed : (uint128) sum->fixed;
@@ -146,6 +146,26 @@ rsink_sum_result(const RsinkSum *sum)
 												 ObjectIdGetDatum(InvalidOid),
 												 Int32GetDatum(-1)));
 	pfree(text.data);
+	return result;
+}
+
+/* The sum as a numeric of the largest scale that was added. */
+Numeric
+rsink_sum_result(const RsinkSum *sum)
+{
+	Numeric		result;
+
+	if (sum->scale <= FRACTION_SCALE && sum->fixed == (int64) sum->fixed)
+	{
+		int64		value = (int64) sum->fixed;
+
+		/* nothing that was added had digits past the scale */
+		for (int i = sum->scale; i < FRACTION_SCALE; i++)
+			value /= 10;
+		result = int64_div_fast_to_numeric(value, sum->scale);
+	}
+	else
+		result = fixed_as_text(sum);
 	if (sum->rest)
 		result = DatumGetNumeric(DirectFunctionCall2(numeric_add, NumericGetDatum(result),
 													 NumericGetDatum(sum->rest)));

@@ -19,10 +19,10 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "argument.h"
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
-#include "functions.h"
 #include "seen.h"
 #include "seen_spill.h"
 #include "spi_util.h"

@@ -33,10 +33,10 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "argument.h"
 #include "catalog.h"
 #include "checkpoint.h"
 #include "compat.h"
-#include "functions.h"
 #include "gid.h"
 #include "seen.h"
 
@@ -98,25 +98,36 @@ revenue_sink_pre_commit(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(rsink_gid_make(batch)));
 }
 
-/* Does the ledger know the batch of a gid, or (any) one of its epoch? */
-static bool
-ledger_has(const RsinkGid *gid, bool any)
+/* What the ledger says of the batch of a gid; of several answers the greatest. */
+typedef enum LedgerAnswer
+{
+	LEDGER_SILENT,				/* no row of its epoch that was looked at */
+	LEDGER_OTHERS,				/* only other numbers of its epoch */
+	LEDGER_FORGOTTEN,			/* it may have had it */
+	LEDGER_HAS					/* it has the number */
+} LedgerAnswer;
+
+/* Ask the ledger, of the first nkeys keys of a gid; see rsink_gid_keys(). */
+static LedgerAnswer
+ask_ledger(const RsinkGid *gid, int nkeys)
 {
 	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	bool		found = false;
+	LedgerAnswer answer = LEDGER_SILENT;
 	ScanKeyData keys[RSINK_GID_KEYS];
-	int			nkeys = rsink_gid_keys(gid, keys);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	nkeys = Min(nkeys, rsink_gid_keys(gid, keys));
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_ledger_sink_id), true,
-							  snapshot, any ? Min(nkeys, RSINK_GID_KEYS - 1) : nkeys, keys);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+							  snapshot, nkeys, keys);
+	while (answer != LEDGER_HAS && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Datum		values[Natts_ledger];
 		bool		nulls[Natts_ledger];
 		char		name[NAMEDATALEN];
+		int64		number;
+		int64		last;
 
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		if (DatumGetInt64(values[Anum_ledger_epoch - 1]) != gid->epoch)
@@ -127,13 +138,19 @@ ledger_has(const RsinkGid *gid, bool any)
 		rsink_gid_name(gid->sink, TextDatumGetCString(values[Anum_ledger_writer - 1]), name);
 		if (strcmp(name, gid->writer) != 0)
 			continue;
-		found = any || (DatumGetInt64(values[Anum_ledger_number - 1]) <= gid->number &&
-						gid->number <= DatumGetInt64(values[Anum_ledger_last - 1]));
+		number = DatumGetInt64(values[Anum_ledger_number - 1]);
+		last = DatumGetInt64(values[Anum_ledger_last - 1]);
+		if (number <= gid->number && gid->number <= last)
+			answer = LEDGER_HAS;
+		else if (number > last && gid->number <= last)
+			answer = LEDGER_FORGOTTEN;
+		else
+			answer = Max(answer, LEDGER_OTHERS);
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
-	return found;
+	return answer;
 }
 
 /* What the commit log still says of a transaction: NULL if nothing. */
@@ -158,12 +175,14 @@ xact_status(FullTransactionId xid)
  * that was begun again, after a gid that was never prepared, is told apart by
  * the transaction's id. On a server that lost the transaction in a failover,
  * its id lies in the future, or belongs to another transaction, and the ledger
- * hasn't got it.
+ * hasn't got it. Of an epoch or a number that the ledger has forgotten nothing
+ * is claimed.
  */
 static Outcome
 find_outcome(const RsinkGid *gid)
 {
 	TransactionId xid = XidFromFullTransactionId(gid->xid);
+	LedgerAnswer answer;
 	const char *status;
 
 	if (!FullTransactionIdPrecedes(gid->xid, ReadNextFullTransactionId()))
@@ -172,11 +191,13 @@ find_outcome(const RsinkGid *gid)
 	if (status != NULL && strcmp(status, "in progress") == 0)
 		return rsink_xid_is_prepared(xid) ? OUTCOME_IN_DOUBT :
 			TransactionIdIsInProgress(xid) ? OUTCOME_OPEN : find_outcome(gid);
-	if ((status == NULL || strcmp(status, "committed") == 0) && ledger_has(gid, false))
-		return OUTCOME_COMMITTED;
-	if (status != NULL || ledger_has(gid, true))
+	if (status != NULL && strcmp(status, "committed") != 0)
 		return OUTCOME_ROLLED_BACK;
-	return OUTCOME_UNKNOWN;
+	answer = ask_ledger(gid, RSINK_GID_KEYS);
+	if (answer == LEDGER_SILENT)
+		answer = ask_ledger(gid, RSINK_GID_KEYS - 1);
+	return answer == LEDGER_HAS ? OUTCOME_COMMITTED :
+		answer == LEDGER_OTHERS ? OUTCOME_ROLLED_BACK : OUTCOME_UNKNOWN;
 }
 
 /*
@@ -239,24 +260,6 @@ rsink_finish_all(const RsinkSink *sink, const char *job, const char *writer, int
 	}
 }
 
-static Datum
-one_column(TupleDesc desc, Datum value)
-{
-	bool		isnull = false;
-
-	return HeapTupleGetDatum(heap_form_tuple(desc, &value, &isnull));
-}
-
-static TupleDesc
-result_desc(FunctionCallInfo fcinfo)
-{
-	TupleDesc	desc;
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return BlessTupleDesc(desc);
-}
-
 /* What commit_prepared and rollback_prepared have in common. */
 static Datum
 finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
@@ -270,11 +273,9 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 	RsinkPrepared *p;
 
 	rsink_require_nonatomic(fcinfo, call);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("gid must not be null")));
+	rsink_require_argument(fcinfo, 0, "gid");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	desc = result_desc(fcinfo);
+	desc = rsink_result_desc(fcinfo);
 	if (!rsink_gid_parse(name, &gid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -328,7 +329,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 	if (!finished)
 		rsink_durable_answer();
 	SPI_finish();
-	return one_column(desc, CStringGetTextDatum(outcome_name[goal]));
+	return rsink_one_column(desc, CStringGetTextDatum(outcome_name[goal]));
 }
 
 /* commit_prepared(gid, INOUT outcome) */
@@ -423,18 +424,16 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	rsink_require_nonatomic(fcinfo, "commit_checkpoint()");
-	for (int i = 0; i < 3; i++)
-		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", i == 0 ? "sink" : i == 1 ? "job" : "checkpoint")));
+	rsink_require_argument(fcinfo, 0, "sink");
+	rsink_require_argument(fcinfo, 1, "job");
+	rsink_require_argument(fcinfo, 2, "checkpoint");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	job = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	checkpoint = PG_GETARG_INT64(2);
 	sink = rsink_sink_lookup(name, RSINK_IS_OWNER);
 	PreventCommandDuringRecovery("commit_checkpoint()");
 	PreventCommandIfReadOnly("commit_checkpoint()");
-	desc = result_desc(fcinfo);
+	desc = rsink_result_desc(fcinfo);
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -455,7 +454,7 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 	SPI_commit();
 	rsink_finish_all(sink, job, NULL, PG_INT64_MIN);
 	SPI_finish();
-	return one_column(desc, Int64GetDatum(committed));
+	return rsink_one_column(desc, Int64GetDatum(committed));
 }
 
 /* prepared_batches(sink) -> rows of the view prepared */

@@ -27,11 +27,21 @@
 	object_ownercheck(RelationRelationId, (relid), (role))
 #define rsink_schema_aclcheck(nsp, role, mode) \
 	object_aclcheck(NamespaceRelationId, (nsp), (role), (mode))
+
+/* What a hook of ExecutorCheckPerms gets; both types have relid and requiredPerms. */
+typedef RTEPermissionInfo RsinkPermission;
+#define RSINK_CHECK_PERMS_PARAMETERS \
+	List *rangetable, List *permissions, bool raise
+#define RSINK_CHECK_PERMS_ARGUMENTS rangetable, permissions, raise
 #else
 #define rsink_relfile(rel) ((rel)->rd_node.relNode)
 #define rsink_owns_relation(relid, role) pg_class_ownercheck((relid), (role))
 #define rsink_schema_aclcheck(nsp, role, mode) \
 	pg_namespace_aclcheck((nsp), (role), (mode))
+
+typedef RangeTblEntry RsinkPermission;
+#define RSINK_CHECK_PERMS_PARAMETERS List *permissions, bool raise
+#define RSINK_CHECK_PERMS_ARGUMENTS permissions, raise
 #endif
 
 #if PG_VERSION_NUM >= 170000

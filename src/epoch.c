@@ -11,41 +11,23 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/transam.h"
-#include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
-#include "fmgr.h"
-#include "funcapi.h"
-#include "miscadmin.h"
-#include "nodes/parsenodes.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
-#include "checkpoint.h"
 #include "compat.h"
-#include "seen.h"
-#include "spi_util.h"
 #include "writer.h"
 
 #define NO_EPOCH PG_INT64_MIN
-
-PG_FUNCTION_INFO_V1(revenue_sink_open_writer);
-PG_FUNCTION_INFO_V1(revenue_sink_recover);
 
 /* The highest epochs that concern a writer. */
 typedef struct Epochs
@@ -139,18 +121,6 @@ rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer, 
 				 errhint("Use the epoch that open_writer() or recover() gave.")));
 }
 
-/* Raise active_sql_transaction unless called by a CALL of its own. */
-void
-rsink_require_nonatomic(FunctionCallInfo fcinfo, const char *call)
-{
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s cannot run inside a transaction block", call),
-				 errhint("Call it with autocommit on, as a statement of its own.")));
-}
-
 static void
 insert_epoch(int32 sink_id, const char *job, const char *writer, int64 epoch)
 {
@@ -185,9 +155,9 @@ rsink_job_lock(const char *job)
  * Open an epoch for a writer, or (NULL) the whole job, or find that the
  * caller's token is the one that is open. Caller holds the job's lock.
  */
-static int64
-open_epoch(const RsinkSink *sink, const char *job, const char *writer,
-		   bool token_isnull, int64 token, bool *is_new)
+int64
+rsink_epoch_open(const RsinkSink *sink, const char *job, const char *writer,
+				 bool token_isnull, int64 token, bool *is_new)
 {
 	Epochs		epochs;
 	int64		current;
@@ -222,173 +192,4 @@ open_epoch(const RsinkSink *sink, const char *job, const char *writer,
 		raise_fenced(job, writer, token, current);
 	insert_epoch(sink->id, job, writer, token);
 	return token;
-}
-
-/*
- * The transactions of sessions that run a batch of an older epoch: a list of
- * transaction ids, without prepared ones.
- */
-static List *
-open_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
-{
-	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
-	List	   *xids = NIL;
-	SnapshotData dirty;
-	ScanKeyData keys[3];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	InitDirtySnapshot(dirty);
-	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(sink_id));
-	ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(job));
-	if (writer)
-		ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
-					CStringGetTextDatum(writer));
-	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
-	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_ledger_sink_id), true,
-							  &dirty, writer ? 3 : 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-
-		if (TransactionIdIsValid(dirty.xmin) && !rsink_xid_is_prepared(dirty.xmin) &&
-			DatumGetInt64(heap_getattr(tuple, Anum_ledger_epoch,
-									   RelationGetDescr(rel), &isnull)) < epoch)
-			xids = lappend_int(xids, (int) dirty.xmin);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return xids;
-}
-
-/* End the sessions of older epochs; returns when none is left. */
-static void
-end_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
-{
-	List	   *xids;
-
-	while ((xids = open_sessions(sink_id, job, writer, epoch)) != NIL)
-	{
-		ListCell   *lc;
-
-		foreach(lc, xids)
-		{
-			int			pid = BackendXidGetPid((TransactionId) lfirst_int(lc));
-
-			if (pid > 0 && pid != MyProcPid)
-				(void) kill(pid, SIGTERM);
-		}
-		list_free(xids);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 10L, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/*
- * Decide on what the older epochs have left prepared: batches that belong to
- * the restored checkpoint commit, later ones roll back.
- */
-static void
-decide_leftovers(const RsinkSink *sink, const char *job, const char *writer,
-				 int64 epoch, bool restores, int64 restored)
-{
-	ListCell   *lc;
-
-	foreach(lc, rsink_prepared_list(sink, job, writer))
-	{
-		RsinkPrepared *p = lfirst(lc);
-
-		if (p->decision == RSINK_UNDECIDED && p->epoch < epoch)
-			rsink_decide(sink, p->job, p->writer, p->epoch, p->number,
-						 restores && p->number <= restored ? RSINK_COMMIT : RSINK_ROLLBACK);
-	}
-}
-
-/* What both procedures do; returns the record of their INOUT arguments. */
-static Datum
-open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
-			   bool restores, int64 restored, bool token_isnull, int64 token)
-{
-	bool		is_new;
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *job = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	RsinkSink  *sink;
-	int32		sink_id;
-	TupleDesc	desc;
-	Datum		value;
-	bool		isnull = false;
-
-	rsink_require_nonatomic(fcinfo, call);
-	sink = rsink_sink_lookup(name, restores ? RSINK_IS_OWNER : RSINK_MAY_APPLY);
-	PreventCommandDuringRecovery(call);
-	PreventCommandIfReadOnly(call);
-	sink_id = sink->id;
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	desc = BlessTupleDesc(desc);
-
-	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	rsink_job_lock(job);
-	token = open_epoch(sink, job, writer, token_isnull, token, &is_new);
-	if (is_new)
-		decide_leftovers(sink, job, writer, token, restores, restored);
-	rsink_durable_answer();
-	SPI_commit();
-	end_sessions(sink_id, job, writer, token);
-	rsink_finish_all(sink, job, writer, token);
-
-	/* a session that was ended may have committed without waiting for a standby */
-	rsink_durable_answer();
-	SPI_finish();
-
-	value = Int64GetDatum(token);
-	return HeapTupleGetDatum(heap_form_tuple(desc, &value, &isnull));
-}
-
-static void
-require_argument(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
-}
-
-/*
- * open_writer(sink, job, writer, restored, INOUT epoch)
- *
- * Starts a writer and fences its predecessor: when it returns, no transaction
- * of an older epoch of this writer can commit any more. What they had prepared
- * is committed up to the restored checkpoint (needs the sink's owner), and
- * rolled back after it; all of it where none was restored.
- */
-Datum
-revenue_sink_open_writer(PG_FUNCTION_ARGS)
-{
-	require_argument(fcinfo, 0, "sink");
-	require_argument(fcinfo, 1, "job");
-	require_argument(fcinfo, 2, "writer");
-	return open_and_fence(fcinfo, "open_writer()", text_to_cstring(PG_GETARG_TEXT_PP(2)),
-						  !PG_ARGISNULL(3), PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3), PG_ARGISNULL(4),
-						  PG_ARGISNULL(4) ? 0 : PG_GETARG_INT64(4));
-}
-
-/*
- * recover(sink, job, restored, INOUT epoch)
- *
- * The same for all writers of a job at once.
- */
-Datum
-revenue_sink_recover(PG_FUNCTION_ARGS)
-{
-	require_argument(fcinfo, 0, "sink");
-	require_argument(fcinfo, 1, "job");
-	return open_and_fence(fcinfo, "recover()", NULL, !PG_ARGISNULL(2),
-						  PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2), PG_ARGISNULL(3),
-						  PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3));
 }

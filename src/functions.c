@@ -21,86 +21,13 @@
 #include "utils/timestamp.h"
 
 #include "apply.h"
+#include "argument.h"
 #include "compat.h"
-#include "functions.h"
 #include "sink.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_apply_arrays);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_jsonb);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_one);
-
-/* Open a column of a batch. Raises for NULL, more dimensions, other length. */
-void
-rsink_column_open(RsinkColumn *column, FunctionCallInfo fcinfo, int argno,
-				  const char *name, int length)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("array %s must not be null", name),
-				 errhint("Pass arrays of equal length; an empty batch is an empty array.")));
-	column->array = PG_GETARG_ARRAYTYPE_P(argno);
-	if (ARR_NDIM(column->array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("array %s must have one dimension, not %d", name, ARR_NDIM(column->array))));
-	column->length = ArrayGetNItems(ARR_NDIM(column->array), ARR_DIMS(column->array));
-	if (length >= 0 && column->length != length)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("array %s has %d elements, but the first one has %d", name,
-						column->length, length),
-				 errhint("An event is one element of each array.")));
-	column->next = ARR_DATA_PTR(column->array);
-	column->nulls = ARR_NULLBITMAP(column->array);
-	column->position = 0;
-}
-
-static inline bool
-column_is_null(RsinkColumn *column)
-{
-	int			i = column->position++;
-
-	return column->nulls != NULL && (column->nulls[i / 8] & (1 << (i % 8))) == 0;
-}
-
-/* The next element of a column of text or numeric; NULL for NULL. */
-struct varlena *
-rsink_column_varlena(RsinkColumn *column)
-{
-	char	   *value;
-
-	if (column_is_null(column))
-		return NULL;
-	value = (char *) att_align_pointer(column->next, TYPALIGN_INT, -1, column->next);
-	column->next = value + VARSIZE_ANY(value);
-	return (struct varlena *) value;
-}
-
-/* The next element of a column of 64-bit integers or timestamps. */
-int64
-rsink_column_int64(RsinkColumn *column, bool *isnull)
-{
-	int64		value;
-
-	if ((*isnull = column_is_null(column)))
-		return 0;
-	column->next = (char *) att_align_nominal(column->next, TYPALIGN_DOUBLE);
-	memcpy(&value, column->next, sizeof(value));
-	column->next += sizeof(value);
-	return value;
-}
-
-/* Look up the sink of an argument. Raises for NULL. */
-RsinkSink *
-rsink_sink_argument(FunctionCallInfo fcinfo, int argno, RsinkRight right)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("sink must not be null")));
-	return rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(argno)), right);
-}
 
 static RsinkSink *
 apply_sink(FunctionCallInfo fcinfo)
@@ -118,13 +45,10 @@ counts_record(FunctionCallInfo fcinfo, const RsinkCounts *counts)
 {
 	Datum		values[RSINK_NSTATUS];
 	bool		nulls[RSINK_NSTATUS] = {false};
-	TupleDesc	desc;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	for (int i = 0; i < RSINK_NSTATUS; i++)
 		values[i] = Int64GetDatum(counts->n[i]);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 }
 
 static inline void

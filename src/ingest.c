@@ -228,40 +228,21 @@ refuse_silent_loss(Oid relid, AclMode needed)
 				 errhint("SET session_replication_role = origin, or call revenue_sink.apply().")));
 }
 
-#if PG_VERSION_NUM >= 160000
 static bool
-check_perms(List *rangetable, List *permissions, bool raise)
-#else
-static bool
-check_perms(List *rangetable, bool raise)
-#endif
+check_perms(RSINK_CHECK_PERMS_PARAMETERS)
 {
 	ListCell   *lc;
 
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 	{
-#if PG_VERSION_NUM >= 160000
 		foreach(lc, permissions)
 		{
-			RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, lc);
+			RsinkPermission *entry = lfirst(lc);
 
-			refuse_silent_loss(info->relid, info->requiredPerms);
+			refuse_silent_loss(entry->relid, entry->requiredPerms);
 		}
-#else
-		foreach(lc, rangetable)
-		{
-			RangeTblEntry *entry = lfirst_node(RangeTblEntry, lc);
-
-			if (entry->rtekind == RTE_RELATION)
-				refuse_silent_loss(entry->relid, entry->requiredPerms);
-		}
-#endif
 	}
-#if PG_VERSION_NUM >= 160000
-	return next_check_perms ? next_check_perms(rangetable, permissions, raise) : true;
-#else
-	return next_check_perms ? next_check_perms(rangetable, raise) : true;
-#endif
+	return next_check_perms == NULL || next_check_perms(RSINK_CHECK_PERMS_ARGUMENTS);
 }
 
 static void

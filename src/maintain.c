@@ -30,6 +30,12 @@
 #include "spi_util.h"
 #include "writer.h"
 
+/* Ranges of batch numbers that the ledger keeps of a writer's epoch. */
+#define LEDGER_RANGES	1000
+
+/* Days for which writers that have gone, and epochs that are over, are known. */
+#define LEDGER_DAYS		30
+
 int			rsink_rejected_retention = 30;	/* days */
 
 /*
@@ -168,6 +174,85 @@ rsink_merge_deltas(RsinkSink *sink)
 }
 
 /*
+ * Fold the ledger into ranges of numbers. Numbers with gaps make as many
+ * ranges; of each epoch the last LEDGER_RANGES are kept, and what lies before
+ * becomes one empty range (number = last + 1) that says up to where numbers are
+ * forgotten. An epoch that is over goes as a whole once it is old, so that what
+ * an epoch's rows don't cover has not been committed. Rows that stay as they
+ * are aren't touched.
+ */
+static void
+fold_ledger(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_INSERT,
+			  "WITH steps AS (SELECT ctid AS tid, *, "
+			  "    (number - 1 IS DISTINCT FROM lag(last) OVER numbers)::int AS step, "
+			  "    max(ended_at) OVER (PARTITION BY job, writer, epoch) AS epoch_ended_at "
+			  "  FROM revenue_sink.batch WHERE sink_id = %d "
+			  "  WINDOW numbers AS (PARTITION BY job, writer, epoch, number > last ORDER BY number)), "
+			  "islands AS (SELECT *, sum(step) OVER (PARTITION BY job, writer, epoch, number > last "
+			  "    ORDER BY number) AS island FROM steps), "
+			  "fates AS (SELECT *, number > last OR island <= max(island) FILTER (WHERE number <= last) "
+			  "    OVER (PARTITION BY job, writer, epoch) - %d AS forgotten, "
+			  "    epoch_ended_at < now() - make_interval(secs => " INT64_FORMAT ") AND NOT EXISTS "
+			  "    (SELECT FROM revenue_sink.epoch e WHERE e.sink_id = i.sink_id AND e.job = i.job "
+			  "      AND (e.writer IS NULL OR e.writer = i.writer) HAVING max(e.epoch) <= i.epoch) AS ended "
+			  "  FROM islands i), "
+			  "ranges AS (SELECT sink_id, job, writer, epoch, ended, "
+			  "    CASE WHEN forgotten THEN max(last) + 1 ELSE min(number) END AS number, max(last) AS last, "
+			  "    sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at, "
+			  "    array_agg(tid) AS tids FROM fates "
+			  "  GROUP BY sink_id, job, writer, epoch, ended, forgotten, CASE WHEN NOT forgotten THEN island END "
+			  "  HAVING ended OR count(*) > 1 OR (forgotten AND min(number) <= max(last))), "
+			  "gone AS (DELETE FROM revenue_sink.batch b USING (SELECT unnest(tids) AS tid FROM ranges) r "
+			  "  WHERE b.ctid = r.tid) "
+			  "INSERT INTO revenue_sink.batch (sink_id, job, writer, epoch, number, last, events, newest, ended_at) "
+			  "SELECT sink_id, job, writer, epoch, number, last, events, newest, ended_at "
+			  "FROM ranges WHERE NOT ended",
+			  sink->id, LEDGER_RANGES, sink->dedup_window / USECS_PER_SEC + LEDGER_DAYS * SECS_PER_DAY);
+}
+
+/*
+ * Forget decisions that have been carried out: of batches that have committed,
+ * and of epochs that are over. One to roll back, in an epoch that isn't, keeps
+ * its number from being begun again. What is prepared is looked at after the
+ * decisions: the other way round a batch might come in between.
+ */
+static void
+forget_decisions(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.decision d WHERE sink_id = %d "
+			  "AND (epoch < (SELECT max(e.epoch) FROM revenue_sink.epoch e WHERE e.sink_id = d.sink_id "
+			  "      AND e.job = d.job AND (e.writer IS NULL OR e.writer = d.writer)) "
+			  "  OR EXISTS (SELECT FROM revenue_sink.batch b WHERE b.sink_id = d.sink_id AND b.job = d.job "
+			  "      AND b.writer = d.writer AND b.epoch = d.epoch AND b.last >= d.number "
+			  "      AND b.number <= d.number)) "
+			  "AND (job, writer, epoch, number) NOT IN "
+			  "  (SELECT job, writer, epoch, number FROM revenue_sink.prepared_batches(%s))",
+			  sink->id, quote_literal_cstr(sink->name));
+}
+
+/*
+ * Forget epochs that newer ones of the same writer, or of the whole job,
+ * supersede, and writers of whom nothing was heard for long. The highest epoch
+ * of a job stays: the next one counts from there.
+ */
+static void
+forget_epochs(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d AND EXISTS "
+			  "(SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id AND n.job = e.job "
+			  "  AND n.epoch > e.epoch AND (n.writer IS NOT DISTINCT FROM e.writer OR "
+			  "    (e.opened_at < now() - make_interval(days => %d) AND e.writer IS NOT NULL "
+			  "      AND NOT EXISTS (SELECT FROM revenue_sink.batch b WHERE b.sink_id = e.sink_id "
+			  "        AND b.job = e.job AND b.writer = e.writer "
+			  "        AND b.ended_at > now() - make_interval(days => %d)))))",
+			  sink->id, LEDGER_DAYS, LEDGER_DAYS);
+}
+
+/*
  * Fold what writers only insert: the ledger into ranges of numbers, offsets
  * and epochs to those that count, dead letters to one each; forget what is
  * past its retention. Caller holds the maintenance lock.
@@ -178,21 +263,8 @@ rsink_fold(RsinkSink *sink)
 	RsinkSpi	spi;
 
 	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_INSERT,
-			  "WITH gone AS (DELETE FROM revenue_sink.batch WHERE sink_id = %d RETURNING *), "
-			  "steps AS (SELECT *, (number - 1 IS DISTINCT FROM lag(last) OVER w)::int AS step "
-			  "  FROM gone WHERE epoch >= (SELECT coalesce(max(e.epoch), 0) FROM revenue_sink.epoch e "
-			  "    WHERE e.sink_id = gone.sink_id AND e.job = gone.job "
-			  "    AND (e.writer IS NULL OR e.writer = gone.writer)) "
-			  "  OR ended_at > now() - make_interval(secs => " INT64_FORMAT ") "
-			  "  WINDOW w AS (PARTITION BY job, writer, epoch ORDER BY number)), "
-			  "islands AS (SELECT *, sum(step) OVER (PARTITION BY job, writer, epoch ORDER BY number) "
-			  "  AS island FROM steps) "
-			  "INSERT INTO revenue_sink.batch "
-			  "SELECT sink_id, job, writer, epoch, min(number), max(last), sum(events)::bigint, "
-			  "  max(newest), max(ended_at) FROM islands "
-			  "GROUP BY sink_id, job, writer, epoch, island",
-			  sink->id, sink->dedup_window / USECS_PER_SEC + 86400);
+	forget_decisions(sink);
+	fold_ledger(sink);
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.committed_offset o USING (SELECT DISTINCT ON (source, partition) "
 			  "  source, partition, epoch, number, sequence FROM revenue_sink.committed_offset "
@@ -200,15 +272,7 @@ rsink_fold(RsinkSink *sink)
 			  "WHERE o.sink_id = %d AND (o.source, o.partition) = (w.source, w.partition) "
 			  "AND (o.epoch, o.number, o.sequence) < (w.epoch, w.number, w.sequence)",
 			  sink->id, sink->id);
-	rsink_spi(SPI_OK_DELETE,
-			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d AND EXISTS "
-			  "(SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id AND n.job = e.job "
-			  "AND n.epoch > e.epoch AND n.writer IS NOT DISTINCT FROM e.writer)", sink->id);
-	rsink_spi(SPI_OK_DELETE,
-			  "DELETE FROM revenue_sink.decision WHERE sink_id = %d "
-			  "AND decided_at < now() - make_interval(secs => " INT64_FORMAT ") "
-			  "AND NOT EXISTS (SELECT FROM pg_prepared_xact())",
-			  sink->id, sink->dedup_window / USECS_PER_SEC + 86400);
+	forget_epochs(sink);
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.rejected r WHERE sink_id = %d AND "
 			  "(rejected_at < now() - make_interval(days => %d) OR EXISTS "

@@ -22,10 +22,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "argument.h"
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
-#include "functions.h"
 #include "seen.h"
 #include "spi_util.h"
 #include "totals.h"
@@ -157,11 +157,8 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	bool		nulls[RSINK_NSTATS + 8];
 	RsinkShared *shared = sink->shared;
 	int			n = RSINK_NSTATS;
-	TupleDesc	desc;
 	RsinkSpi	spi;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	memset(nulls, shared == NULL, sizeof(nulls));
 	nulls[n] = nulls[n + 1] = false;
 	rsink_spi_begin(&spi);
@@ -191,5 +188,5 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		values[n++] = TimestampTzGetDatum(shared->horizon);
 		LWLockRelease(&shared->lock);
 	}
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 }

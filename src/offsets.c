@@ -14,29 +14,14 @@
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
+#include "argument.h"
 #include "catalog.h"
 #include "compat.h"
-#include "functions.h"
 #include "spi_util.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_store_offsets);
 PG_FUNCTION_INFO_V1(revenue_sink_offsets);
-
-static int32
-next_int32(RsinkColumn *column, bool *isnull)
-{
-	int32		value = 0;
-	int			i = column->position++;
-
-	*isnull = column->nulls != NULL && (column->nulls[i / 8] & (1 << (i % 8))) == 0;
-	if (!*isnull)
-	{
-		memcpy(&value, column->next, sizeof(value));
-		column->next += sizeof(value);
-	}
-	return value;
-}
 
 /*
  * store_offsets(sink, source, partition[], next_offset[])
@@ -58,10 +43,7 @@ revenue_sink_store_offsets(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("store_offsets()");
 	PreventCommandDuringRecovery("store_offsets()");
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("source must not be null")));
+	rsink_require_argument(fcinfo, 1, "source");
 	rsink_column_open(&partition, fcinfo, 2, "partition", -1);
 	rsink_column_open(&next_offset, fcinfo, 3, "next_offset", partition.length);
 	table_close(table_open(sink->delta, RowExclusiveLock), NoLock);
@@ -74,7 +56,7 @@ revenue_sink_store_offsets(PG_FUNCTION_ARGS)
 	{
 		bool		isnull[2];
 
-		values[Anum_offset_partition - 1] = Int32GetDatum(next_int32(&partition, &isnull[0]));
+		values[Anum_offset_partition - 1] = Int32GetDatum(rsink_column_int32(&partition, &isnull[0]));
 		values[Anum_offset_next_offset - 1] = Int64GetDatum(rsink_column_int64(&next_offset, &isnull[1]));
 		if (isnull[0] || isnull[1])
 			ereport(ERROR,

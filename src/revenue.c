@@ -161,7 +161,7 @@ void
 rsink_revenue_add(RsinkRevenue *revenue, const RsinkEvent *event)
 {
 	GroupKey	key;
-	RevenueGroup	   *group;
+	RevenueGroup *group;
 	bool		found;
 	MemoryContext old;
 

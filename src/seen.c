@@ -388,8 +388,6 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 		shared->small_rows++;
 	for (int i = 0; i < n; i++)
 	{
-		if (i + PREFETCH_AHEAD < n)
-			rsink_index_prefetch(&shared->index, &keys[i + PREFETCH_AHEAD].fp);
 		if (!rsink_index_insert(&shared->index, &keys[i].fp, &tuple->t_self))
 		{
 			shared->spilled = true;

@@ -405,7 +405,8 @@ rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
 		case RSINK_MAY_READ:
 			return pg_class_aclcheck(sink->fact, user, ACL_SELECT) == ACLCHECK_OK ||
 				pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK ||
-				rsink_owns_relation(sink->ingest, user);
+				rsink_owns_relation(sink->ingest, user) ||
+				(OidIsValid(sink->total) && rsink_owns_relation(sink->total, user));
 		case RSINK_IS_OWNER:
 			return rsink_owns_relation(sink->ingest, user);
 	}

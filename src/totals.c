@@ -29,8 +29,8 @@
 #include "utils/timestamp.h"
 
 #include "amount.h"
+#include "argument.h"
 #include "compat.h"
-#include "functions.h"
 #include "revenue.h"
 #include "seen.h"
 #include "totals.h"

@@ -36,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "argument.h"
 #include "catalog.h"
 #include "compat.h"
 #include "decision.h"
@@ -256,7 +257,6 @@ ledger_complete(RsinkBatch *b)
 Datum
 revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 {
-	static const char *const argument[] = {"sink", "job", "writer", "epoch", "number"};
 	RsinkSink  *sink;
 	MemoryContext old;
 	RsinkBatch *b;
@@ -264,12 +264,11 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	LedgerState state;
 
 	/* a NULL that came back for one that went in would look like "skip it" */
-	for (int i = 0; i < lengthof(argument); i++)
-		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", argument[i])));
-	sink = rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(0)), RSINK_MAY_APPLY);
+	rsink_require_argument(fcinfo, 1, "job");
+	rsink_require_argument(fcinfo, 2, "writer");
+	rsink_require_argument(fcinfo, 3, "epoch");
+	rsink_require_argument(fcinfo, 4, "number");
+	sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	b = palloc0(sizeof(RsinkBatch));
 	b->sink = sink;
@@ -327,7 +326,7 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	switch (state)
 	{
 		case LEDGER_NEW:
-			if (rsink_decision(sink, b->job, b->writer, b->epoch, b->number) == RSINK_ROLLBACK)
+			if (rsink_decision(sink, b->job, b->writer, b->epoch, b->number) != RSINK_UNDECIDED)
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						 errmsg("batch %lld of writer \"%s\" was prepared in epoch %lld and rolled back",

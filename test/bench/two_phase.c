@@ -81,6 +81,7 @@ typedef struct Side
 	char		writer[16];
 	char		epoch[24];		/* of the sink; empty for the peer */
 	int64_t		number;			/* of the last batch */
+	bool		call;			/* phase two by commit_prepared() */
 	Truth		truth;			/* what has been committed */
 } Side;
 
@@ -270,11 +271,11 @@ hold(Side *side, const Batch *batch, char *gid)
 	return start;
 }
 
-/* Phase two. */
+/* Phase two: a call of ours, or PostgreSQL's own statement. */
 static void
 commit(const Side *side, const char *gid)
 {
-	if (is_sink(side))
+	if (side->call)
 	{
 		char		outcome[MAX_GID];
 
@@ -380,6 +381,7 @@ typedef struct Named
 {
 	const Way  *way;
 	const char *name;
+	bool		call;
 } Named;
 
 /* The sink and its peers in turns, who is first changing, too. */
@@ -396,6 +398,7 @@ compare(int size, const Named *ways, int nways)
 	for (int s = 0; s < nways; s++)
 	{
 		side_open(&sides[s], ways[s].way);
+		sides[s].call = ways[s].call;
 		batches[s] = batches_make(SET_CYCLES, 0, ncycles * size, size, &nbatches, &sides[s].truth);
 		times_make(&times[s], TURNS * n);
 	}
@@ -420,7 +423,7 @@ compare(int size, const Named *ways, int nways)
 		sample_percentiles(name, times[s].whole, times[s].n);
 		if (is_sink(&sides[s]))
 		{
-			snprintf(name, sizeof(name), "two_phase_commit_%d_ms", size);
+			snprintf(name, sizeof(name), "two_phase_%s_commit_%d_ms", ways[s].name, size);
 			sample_percentiles(name, times[s].commit, times[s].n);
 		}
 		side_close(&sides[s]);
@@ -448,6 +451,7 @@ compare_held(int size)
 	Batch	   *held;
 
 	side_open(&side, &way_sink);
+	side.call = true;
 	batches = batches_make(SET_CYCLES, 0, ncycles * size, size, &nbatches, &side.truth);
 	held = batches_make(SET_HELD, 0, (int64_t) HELD_TURNS * HELD * size, size, &nheld, &side.truth);
 	bench_exec(side.control, "CHECKPOINT");
@@ -493,11 +497,14 @@ compare_held(int size)
 void
 group_two_phase(void)
 {
-	static const Named ways_1[] = {{&way_sink, "sink"}, {&way_rows, "bare"}};
-	static const Named ways_1000[] = {{&way_sink, "sink"}, {&way_bare, "bare"}, {&way_rows, "rows"}};
+	static const Named ways_1[] = {{&way_sink, "sink", false}, {&way_rows, "bare", false}};
+	static const Named ways_1000[] = {{&way_sink, "sink", false}, {&way_bare, "bare", false}, {&way_rows, "rows", false}};
+	static const Named call[] = {{&way_sink, "call", true}};
 
 	compare(1, ways_1, 2);
 	compare(1000, ways_1000, 3);
+	compare(1, call, 1);
+	compare(1000, call, 1);
 	compare_held(1);
 	compare_held(1000);
 }

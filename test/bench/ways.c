@@ -5,8 +5,8 @@
  *
  * The others are written as their best users would: identifiers in the C
  * collation, one statement and one transaction a batch, prepared, with binary
- * arrays, rows inserted in the order of the index; a table of minutes with
- * room for HOT updates; no autovacuum on tables that only grow.
+ * arrays, in a pipeline, rows inserted in the order of the index; a table of
+ * minutes with room for HOT updates; no autovacuum on tables that only grow.
  *
  *-------------------------------------------------------------------------
  */
@@ -201,17 +201,50 @@ way_prepare(PGconn *conn, const Way *way)
 	PQclear(result);
 }
 
+/* Wait for the answer to a batch, with all that belongs to it. */
 static void
-run_prepared(PGconn *conn, const Way *way, const Batch *batch)
+get_answer(PGconn *conn, const Way *way)
+{
+	bool		synced = false;
+
+	while (!synced)
+	{
+		PGresult   *result = PQgetResult(conn);
+
+		switch (PQresultStatus(result))
+		{
+			case PGRES_TUPLES_OK:
+			case PGRES_COMMAND_OK:
+				break;
+			case PGRES_PIPELINE_SYNC:
+				synced = true;
+				break;
+			default:
+				if (result != NULL)
+					fail("%s: %s", way->name, PQresultErrorMessage(result));
+		}
+		PQclear(result);
+	}
+}
+
+/* A pipeline: the next batch is on its way while the server has this one. */
+static void
+run_prepared(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 {
 	static const int binary[NARRAYS] = {1, 1, 1, 1};
-	PGresult   *result;
+	bool		ok = PQenterPipelineMode(conn) == 1;
 
-	result = PQexecPrepared(conn, "apply", NARRAYS, (const char *const *) batch->array,
-							batch->array_len, binary, 1);
-	if (PQresultStatus(result) != PGRES_TUPLES_OK && PQresultStatus(result) != PGRES_COMMAND_OK)
+	for (int b = 0; ok && b < nbatches; b++)
+	{
+		ok = PQsendQueryPrepared(conn, "apply", NARRAYS, (const char *const *) batches[b].array,
+								 batches[b].array_len, binary, 1) && PQpipelineSync(conn);
+		if (ok && b > 0)
+			get_answer(conn, way);
+	}
+	if (ok && nbatches > 0)
+		get_answer(conn, way);
+	if (!ok || PQexitPipelineMode(conn) != 1)
 		fail("%s: %s", way->name, PQerrorMessage(conn));
-	PQclear(result);
 }
 
 static void
@@ -260,16 +293,13 @@ way_run(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 
 	if (copy && way->single)
 		run_copy(conn, way, batches, nbatches);
-	else
+	else if (copy)
 	{
 		for (int b = 0; b < nbatches; b++)
-		{
-			if (copy)
-				run_copy(conn, way, &batches[b], 1);
-			else
-				run_prepared(conn, way, &batches[b]);
-		}
+			run_copy(conn, way, &batches[b], 1);
 	}
+	else
+		run_prepared(conn, way, batches, nbatches);
 	return now_seconds() - start;
 }
 

@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * argument.c
+ *	  Arguments and results of SQL functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/tupmacs.h"
+#include "funcapi.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+
+#include "argument.h"
+#include "compat.h"
+
+/* Raise null_value_not_allowed for a NULL. */
+void
+rsink_require_argument(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+/* Raise active_sql_transaction unless called by a CALL of its own. */
+void
+rsink_require_nonatomic(FunctionCallInfo fcinfo, const char *call)
+{
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run inside a transaction block", call),
+				 errhint("Call it with autocommit on, as a statement of its own.")));
+}
+
+/* Look up the sink of an argument. Raises for NULL. */
+RsinkSink *
+rsink_sink_argument(FunctionCallInfo fcinfo, int argno, RsinkRight right)
+{
+	rsink_require_argument(fcinfo, argno, "sink");
+	return rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(argno)), right);
+}
+
+/* Open a column of a batch. Raises for NULL, more dimensions, other length. */
+void
+rsink_column_open(RsinkColumn *column, FunctionCallInfo fcinfo, int argno,
+				  const char *name, int length)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("array %s must not be null", name),
+				 errhint("Pass arrays of equal length; an empty batch is an empty array.")));
+	column->array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(column->array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("array %s must have one dimension, not %d", name, ARR_NDIM(column->array))));
+	column->length = ArrayGetNItems(ARR_NDIM(column->array), ARR_DIMS(column->array));
+	if (length >= 0 && column->length != length)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("array %s has %d elements, but the first one has %d", name,
+						column->length, length),
+				 errhint("An event is one element of each array.")));
+	column->next = ARR_DATA_PTR(column->array);
+	column->nulls = ARR_NULLBITMAP(column->array);
+	column->position = 0;
+}
+
+static inline bool
+column_is_null(RsinkColumn *column)
+{
+	int			i = column->position++;
+
+	return column->nulls != NULL && (column->nulls[i / 8] & (1 << (i % 8))) == 0;
+}
+
+/* The next element of a column of text or numeric; NULL for NULL. */
+struct varlena *
+rsink_column_varlena(RsinkColumn *column)
+{
+	char	   *value;
+
+	if (column_is_null(column))
+		return NULL;
+	value = (char *) att_align_pointer(column->next, TYPALIGN_INT, -1, column->next);
+	column->next = value + VARSIZE_ANY(value);
+	return (struct varlena *) value;
+}
+
+/* The next element of a column of 64-bit integers or timestamps. */
+int64
+rsink_column_int64(RsinkColumn *column, bool *isnull)
+{
+	int64		value;
+
+	if ((*isnull = column_is_null(column)))
+		return 0;
+	column->next = (char *) att_align_nominal(column->next, TYPALIGN_DOUBLE);
+	memcpy(&value, column->next, sizeof(value));
+	column->next += sizeof(value);
+	return value;
+}
+
+/* The next element of a column of 32-bit integers. */
+int32
+rsink_column_int32(RsinkColumn *column, bool *isnull)
+{
+	int32		value;
+
+	if ((*isnull = column_is_null(column)))
+		return 0;
+	memcpy(&value, column->next, sizeof(value));
+	column->next += sizeof(value);
+	return value;
+}
+
+/* The row type that a function returns, or that a procedure's INOUTs make. */
+TupleDesc
+rsink_result_desc(FunctionCallInfo fcinfo)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return BlessTupleDesc(desc);
+}
+
+/* A row of one column that isn't null. */
+Datum
+rsink_one_column(TupleDesc desc, Datum value)
+{
+	bool		isnull = false;
+
+	return HeapTupleGetDatum(heap_form_tuple(desc, &value, &isnull));
+}

@@ -1,0 +1,159 @@
+# The ledger doesn't grow with the age of a sink: what folding leaves of it, and
+# what begin_batch() and outcome() say of numbers that it has forgotten.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use TwoPhase;
+use Test::More;
+
+my $node = new_node('ledger', conf => "revenue_sink.worker_interval = '10ms'\n");
+create_sink($node, 'postgres');
+
+sub sql
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub error_of
+{
+	my ($sql) = @_;
+	my (undef, undef, $stderr) = $node->psql('postgres', $sql);
+
+	return $stderr;
+}
+
+# So many batches of an event each, numbered in steps.
+sub batches
+{
+	my ($job, $epoch, $from, $step, $n) = @_;
+
+	sql(qq(
+DO \$\$
+BEGIN
+	FOR i IN 0 .. $n - 1 LOOP
+		PERFORM revenue_sink.begin_batch('s', '$job', 'w', $epoch, $from + i * $step);
+		PERFORM revenue_sink.apply('s', '$job', ($from + i * $step)::text, '2024-03-01 10:01+00', 1);
+		COMMIT;
+	END LOOP;
+END \$\$));
+	return;
+}
+
+sub begin
+{
+	my ($job, $epoch, $number, $writer) = @_;
+
+	$writer //= 'w';
+	return "SELECT revenue_sink.begin_batch('s', '$job', '$writer', $epoch, $number)";
+}
+
+# A prepared batch; its gid.
+sub prepare
+{
+	my ($job, $number) = @_;
+
+	return (split /\n/, sql(batch_sql($job, 'w', 1, $number, [ "$job $number", 1 ])
+		  . "PREPARE TRANSACTION :'gid';\n\\echo :gid"))[-1];
+}
+
+# A sink at rest is folded seldom, so each look is also an event.
+sub wait_for_rows
+{
+	my ($table, $job, $n) = @_;
+
+	wait_until("$table has $n rows of $job", sub {
+		sql(qq(\\o /dev/null
+SELECT revenue_sink.apply('s', 'look', 'e', '2024-03-01 10:01+00', 0);
+\\o
+SELECT count(*) FROM revenue_sink.$table WHERE job = '$job')) eq $n });
+	return;
+}
+
+sql("CALL revenue_sink.recover('s', '$_', NULL)") foreach qw(gaps none held);
+
+# Numbers without gaps are one range, whatever their number.
+batches('none', 1, 1, 1, 300);
+wait_for_rows('batch', 'none', 1);
+is(sql(begin('none', 1, 5)), 'f', 'a number in the range is known');
+is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'none')), '300|300', 'of all of them');
+
+# Of numbers with gaps the last thousand are kept, and one row says that there
+# were others.
+my $early = prepare('gaps', 10);
+sql("CALL revenue_sink.commit_prepared('$early')");
+batches('gaps', 1, 20, 10, 1199);
+my $late = prepare('gaps', 12010);
+sql("CALL revenue_sink.commit_prepared('$late')");
+wait_for_rows('batch', 'gaps', 1001);
+is(sql(begin('gaps', 1, 12000)), 'f', 'a late number is known');
+is(sql(begin('gaps', 1, 2020)), 'f', 'so is the earliest that is kept');
+like(error_of(begin('gaps', 1, $_)), qr/ERROR:  batch $_ of writer "w" is below the last one of epoch 1/,
+	"what became of number $_ isn't guessed")
+  foreach 10, 2010, 2015, 12005;
+is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'gaps')), '12010|1201', 'all events count');
+is(sql("SELECT revenue_sink.outcome('$late')"), 'committed', 'the outcome of a late one');
+is(sql("SELECT revenue_sink.outcome('$early')"), 'unknown', 'the outcome of a forgotten one');
+like(error_of("CALL revenue_sink.commit_prepared('$early')"), qr/is 'unknown'/, 'nor is it called committed');
+batches('gaps', 1, 12020, 10, 5);
+wait_for_rows('batch', 'gaps', 1001);
+is(sql(q(SELECT number - last FROM revenue_sink.batch WHERE job = 'gaps' AND number > last)), '1',
+	'one row stands for all that is forgotten');
+
+# Decisions go when they have been carried out, also while something is held.
+prepare('held', $_) foreach 1 .. 3;
+my $held = prepare('held', 9);
+is(sql(q(CALL revenue_sink.commit_checkpoint('s', 'held', 3))), '3', 'three decisions');
+wait_for_rows('decision', 'held', 0);
+my $given_up = prepare('held', 10);
+sql("CALL revenue_sink.rollback_prepared('$given_up')");
+batches('none', 1, 301, 1, 100);
+wait_for_rows('batch', 'none', 1);
+like(error_of(begin('held', 1, 10)), qr/was prepared in epoch 1 and rolled back/,
+	'one to roll back keeps its number from being begun again');
+sql("CALL revenue_sink.recover('s', 'held', NULL)");
+wait_for_rows('decision', 'held', 0);
+is(sql("SELECT revenue_sink.outcome('$held')"), 'rolled back', 'what was held');
+
+# Decided on, and then rolled back by hand: a row inserted by hand plays the part
+# of a decision whose call died.
+sql(q(INSERT INTO revenue_sink.decision SELECT sink_id, 'held', 'w', 2, 7, true, now() FROM revenue_sink.epoch LIMIT 1));
+like(error_of(begin('held', 2, 7)), qr/was prepared in epoch 2 and rolled back/,
+	'a decision never reaches another batch of its number');
+
+# An epoch that is over goes as a whole when the window has passed.
+sql("CALL revenue_sink.recover('s', 'gaps', NULL)");
+batches('gaps', 2, 1, 1, 10);
+sql(q(UPDATE revenue_sink.batch SET ended_at = ended_at - interval '40 days' WHERE job IN ('gaps', 'none') AND epoch = 1));
+wait_for_rows('batch', 'gaps', 1);
+is(sql("SELECT revenue_sink.outcome('$late')"), 'unknown', 'the outcome of a batch of an epoch long over');
+is(sql(begin('none', 1, 5)), 'f', 'an epoch that is not over is kept');
+
+# Names that are used once don't stay for ever: a writer of whom nothing was heard
+# for a month is forgotten, but for the highest epoch of its job.
+sql("CALL revenue_sink.open_writer('s', 'names', 'w$_')") foreach 1 .. 3;
+sql(q(
+BEGIN;
+SELECT revenue_sink.begin_batch('s', 'names', 'w2', 2, 1);
+COMMIT;
+UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job = 'names'));
+wait_for_rows('epoch', 'names', 2);
+is(sql(q(SELECT string_agg(writer || ' ' || epoch, ', ' ORDER BY epoch) FROM revenue_sink.writer WHERE job = 'names')),
+	'w2 2, w3 3', 'the one that writes, and the highest');
+sql(q(UPDATE revenue_sink.batch SET ended_at = now() - interval '31 days' WHERE job = 'names'));
+wait_for_rows('batch', 'names', 0);
+wait_for_rows('epoch', 'names', 1);
+like(error_of(begin('names', 2, 2, 'w2')), qr/writer "w2" of job "names" has no epoch/, 'a forgotten one opens an epoch first');
+is(sql("CALL revenue_sink.open_writer('s', 'names', 'w4')"), '4', 'and gets one that nobody had');
+
+is(sql('SELECT problem FROM revenue_sink.check(\'s\')'), '', 'check() finds nothing');
+is(sql('SELECT sum(events) FROM fact_revenue_1m'), 400 + 1206 + 3 + 10 + 1, 'revenue');
+
+done_testing();
