@@ -200,6 +200,23 @@ SELECT count(*) AS tables FROM pg_class
 WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|spill|delta|total)_\d+$';
 SELECT to_regclass('fact_revenue_1m') AS fact, to_regclass('mine.fact_revenue_1m') AS mine;
 
+-- Whatever backslashes mean to a session, a sink is whole.
+SET standard_conforming_strings = off;
+SELECT revenue_sink.create_sink('backslash', 'fact_backslash', 'in_backslash');
+SELECT revenue_sink.apply('backslash', 'o', 'e', '2024-03-01 10:01:00+00', 1);
+RESET standard_conforming_strings;
+SELECT revenue_sink.drop_sink('backslash');
+
+-- A sink of which a view is gone keeps nobody from looking at the others.
+SELECT revenue_sink.create_sink('half', 'fact_half', 'in_half'), revenue_sink.create_sink('whole', 'fact_whole', 'in_whole');
+DROP VIEW fact_half;
+SELECT sink FROM revenue_sink.sink WHERE sink IN ('half', 'whole');
+SELECT sink FROM revenue_sink.stat_sink WHERE sink IN ('half', 'whole');
+SELECT (SELECT count(*) FROM revenue_sink.prepared) AS prepared, (SELECT count(*) FROM revenue_sink.writer) AS writers,
+	(SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.rejected_event) AS rejected;
+SELECT revenue_sink.apply('half', 'o', 'e', '2024-03-01 10:01:00+00', 1);
+SELECT revenue_sink.drop_sink('half'), revenue_sink.drop_sink('whole');
+
 -- Without the extension, without anything of it, and as new again after.
 SELECT revenue_sink.create_sink('last');
 INSERT INTO order_events VALUES ('o', 'e', '2024-03-01 10:01:00+00', 1);

@@ -71,6 +71,15 @@ SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', 'NaN'::numeri
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', 'Infinity'::numeric);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '-Infinity'::numeric);
+-- Two of the largest numerics would be a sum that nobody can read.
+\set VERBOSITY sqlstate
+SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '1e100'::numeric);
+SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '-9e131071'::numeric);
+\set VERBOSITY default
+SELECT substr(:'LAST_ERROR_MESSAGE', 1, 100) AS message;
+BEGIN;
+SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '1e99'::numeric);
+ROLLBACK;
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', 1, repeat('g', 1025));
 \echo SQLSTATE :SQLSTATE
 -- On both sides of max_future, which is five minutes.

@@ -295,6 +295,27 @@ COMMIT PREPARED 'saved';
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:11:00+00';
 
+-- More deferred events than are settled at a time. While they wait, looking at
+-- them again changes no counter.
+CREATE FUNCTION many(n int) RETURNS text LANGUAGE sql AS $$
+	SELECT format('%s applied, %s deferred', applied, deferred) FROM revenue_sink.apply('s', array_fill('many'::text, ARRAY[n]),
+		ARRAY(SELECT i::text FROM generate_series(1, n) i), array_fill('2024-03-01 10:13+00'::timestamptz, ARRAY[n]),
+		array_fill(1::numeric, ARRAY[n])) $$;
+PREPARE deferred_counter AS SELECT deferred FROM revenue_sink.stat_sink WHERE sink = 's';
+BEGIN;
+SELECT many(40000);
+PREPARE TRANSACTION 'many';
+EXECUTE deferred_counter \gset before_
+SELECT many(40000);
+SELECT revenue_sink.merge('s') >= 0 AS merged;
+SELECT revenue_sink.merge('s');
+EXECUTE deferred_counter \gset after_
+SELECT :after_deferred - :before_deferred AS deferred;
+ROLLBACK PREPARED 'many';
+SELECT revenue_sink.merge('s') >= 40000 AS merged;
+SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:13:00+00';
+DROP FUNCTION many;
+
 -- What would make a prepared transaction harmful is refused.
 BEGIN;
 SELECT revenue_sink.merge('s') >= 0 AS done;

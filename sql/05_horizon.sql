@@ -72,6 +72,61 @@ SELECT revenue_sink.expire('s');
 ROLLBACK;
 EXECUTE state;
 SELECT pay('i2', '12:30'), pay('k', '12:20');
+-- Another savepoint's rollback changes nothing of what was forgotten.
+BEGIN;
+SELECT revenue_sink.create_sink('t', 'fact_t', 'events_t', dedup_window => '1 hour');
+SELECT revenue_sink.apply('t', 'o', id, at, 1) FROM (VALUES ('early', '2024-03-01 10:00+00'::timestamptz),
+	('late', '2024-03-01 12:00+00')) AS e (id, at);
+COMMIT;
+BEGIN;
+SELECT revenue_sink.expire('t');
+SAVEPOINT one;
+ROLLBACK TO one;
+DO $$ BEGIN RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN END $$;
+SELECT revenue_sink.apply('t', 'o', 'early', '2024-03-01 10:00+00', 1);
+COMMIT;
+SELECT revenue_sink.apply('t', 'o', 'early', '2024-03-01 10:00+00', 1);
+-- What a savepoint has forgotten that was released is its parent's.
+BEGIN;
+SELECT revenue_sink.apply('t', 'o', 'later', '2024-03-01 14:00+00', 1);
+COMMIT;
+BEGIN;
+SAVEPOINT one;
+SAVEPOINT two;
+SELECT revenue_sink.expire('t');
+RELEASE two;
+ROLLBACK TO one;
+COMMIT;
+SELECT revenue_sink.apply('t', 'o', 'late', '2024-03-01 12:00+00', 1);
+-- Several sinks in a transaction that is rolled back
+BEGIN;
+SELECT pay('j', '13:00');
+SELECT revenue_sink.expire('s') >= 0 AS s, revenue_sink.expire('t') >= 0 AS t;
+ROLLBACK;
+SELECT revenue_sink.apply('t', 'o', 'late', '2024-03-01 12:00+00', 1);
+EXECUTE state;
+-- Late events that are counted all the same are no promise: being undecided,
+-- they hold nothing back.
+SELECT revenue_sink.alter_sink('t', late_policy => 'apply');
+SELECT revenue_sink.expire('t') > 0 AS expired;
+BEGIN;
+SELECT revenue_sink.apply('t', 'o', 'very late', '2024-02-01 10:00+00', 1);
+PREPARE TRANSACTION 'late';
+SELECT revenue_sink.apply('t', 'o', 'very late', '2024-02-01 10:00+00', 1),
+	revenue_sink.apply('t', 'o', 'new', '2024-03-01 18:00+00', 1);
+SELECT revenue_sink.expire('t') > 0 AS expired;
+SELECT horizon FROM revenue_sink.stat_sink WHERE sink = 't';
+COMMIT PREPARED 'late';
+-- One that isn't late does, though late ones came with it.
+BEGIN;
+SELECT applied FROM revenue_sink.apply('t', ARRAY['o', 'o'], ARRAY['too late', 'in time'],
+	ARRAY['2024-02-01 10:00+00', '2024-03-01 17:30+00']::timestamptz[], ARRAY[1, 1]);
+PREPARE TRANSACTION 'late';
+SELECT revenue_sink.apply('t', 'o', 'newer', '2024-03-01 20:00+00', 1);
+SELECT revenue_sink.expire('t') > 0 AS expired;
+SELECT horizon FROM revenue_sink.stat_sink WHERE sink = 't';
+ROLLBACK PREPARED 'late';
+SELECT revenue_sink.drop_sink('t');
 BEGIN;
 SELECT pay('j', '13:30');
 SAVEPOINT one;

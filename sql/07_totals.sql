@@ -130,6 +130,7 @@ SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:10+00', '2024-03-01 10:10+0
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:10+00', '2024-03-01 10:10+00']::timestamptz[], ARRAY[1, 'NaN']::numeric[]);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:10+00', '2024-03-01 10:10+00']::timestamptz[], ARRAY[1, '-Infinity']::numeric[]);
+SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:10+00', '2024-03-01 10:10+00']::timestamptz[], ARRAY[1, '1e100']::numeric[]);
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:10+00', '2024-03-01 10:10+00']::timestamptz[], ARRAY[1, 1], ARRAY['', repeat('g', 1025)]);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.upsert('t', NULL, '{1}');

@@ -478,6 +478,24 @@ SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b;
 CALL revenue_sink.rollback_prepared(:'b');
 DROP FUNCTION token_batch;
 
+--
+-- Serializable batches, finished in serializable sessions, leave nothing behind
+--
+CALL revenue_sink.recover('s', 'serializable', NULL);
+SET default_transaction_isolation = serializable;
+BEGIN; SELECT revenue_sink.begin_batch('s', 'serializable', 'w', 1, 1), revenue_sink.apply('s', 'z', '1', '2024-03-01 10:01:00+00', 1); SELECT revenue_sink.pre_commit('s') AS a \gset
+PREPARE TRANSACTION :'a';
+CALL revenue_sink.commit_prepared(:'a');
+BEGIN; SELECT revenue_sink.begin_batch('s', 'serializable', 'w', 1, 2), revenue_sink.apply('s', 'z', '2', '2024-03-01 10:01:00+00', 1); SELECT revenue_sink.pre_commit('s') AS a \gset
+PREPARE TRANSACTION :'a';
+CALL revenue_sink.rollback_prepared(:'a');
+BEGIN; SELECT revenue_sink.begin_batch('s', 'serializable', 'w', 1, 3), revenue_sink.apply('s', 'z', '3', '2024-03-01 10:01:00+00', 1); SELECT revenue_sink.pre_commit('s') AS a \gset
+PREPARE TRANSACTION :'a';
+CALL revenue_sink.commit_checkpoint('s', 'serializable', 3, ARRAY[:'a']);
+CALL revenue_sink.recover('s', 'serializable', 3);
+RESET default_transaction_isolation;
+SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock';
+
 SELECT * FROM revenue_sink.check('s');
 SELECT revenue_sink.merge('s') > 0 AS merged;
 EXECUTE fact;

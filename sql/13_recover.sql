@@ -151,6 +151,20 @@ CALL revenue_sink.recover('s', 'n', 0, -1);
 CALL revenue_sink.recover('s', 'n', -1);
 
 --
+-- What was fenced off before belongs to no checkpoint any more, whichever is
+-- restored then. (The epoch is a row inserted by hand: that of a call that died
+-- before it got to this batch.)
+--
+CALL revenue_sink.recover('s', 'f', NULL, 1);
+BEGIN; SELECT begin_and_pay('f', 'w1', 1, 1) AS a \gset
+PREPARE TRANSACTION :'a';
+INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at)
+	SELECT id, 'f', NULL, 2, now() FROM revenue_sink.sink_catalog WHERE name = 's';
+SELECT state FROM revenue_sink.prepared WHERE job = 'f';
+CALL revenue_sink.recover('s', 'f', 1, 3);
+SELECT revenue_sink.outcome(:'a');
+
+--
 -- Repetition, after everything
 --
 CALL revenue_sink.recover('s', 'j', 5, 9223372036854775807);

@@ -47,6 +47,38 @@ CALL revenue_sink.recover('s', :'job', 1);
 SELECT revenue_sink.outcome(:'e');
 SELECT revenue, events FROM fact_revenue_1m;
 
+-- Names of a kilobyte that no compression shortens, and longer ones
+SELECT string_agg(md5(i::text), '') AS long FROM generate_series(1, 32) AS i \gset
+CALL revenue_sink.recover('s', :'long', NULL);
+BEGIN; SELECT begin_and_pay('s', :'long', :'long', 1, 1, '7') AS a \gset
+PREPARE TRANSACTION :'a';
+CALL revenue_sink.commit_checkpoint('s', :'long', 1, ARRAY[:'a']);
+BEGIN; SELECT begin_and_pay('s', :'long', :'long', 1, 2, '8') AS b \gset
+PREPARE TRANSACTION :'b';
+CALL revenue_sink.open_writer('s', :'long', :'long', 1);
+SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b;
+CALL revenue_sink.recover('s', :'long' || '1', NULL);
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+CALL revenue_sink.open_writer('s', 'j', :'long' || '1');
+SELECT revenue_sink.begin_batch('s', :'long' || '1', 'w', 1, 1);
+SELECT revenue_sink.store_offsets('s', :'long' || '1', ARRAY[1], ARRAY[1]);
+
+-- A batch that is decided on, and not yet finished, is no reason to skip it. (The
+-- decision is a row inserted by hand: that of a call that died.)
+CALL revenue_sink.recover('s', 'decided', NULL);
+BEGIN; SELECT begin_and_pay('s', 'decided', 'w', 1, 1, '9') AS a \gset
+PREPARE TRANSACTION :'a';
+SELECT revenue_sink.begin_batch('s', 'decided', 'w', 1, 1);
+INSERT INTO revenue_sink.decision
+	SELECT s.id, 'decided', 'w', 1, 1, x.transaction, false, now()
+	FROM revenue_sink.sink_catalog s, pg_prepared_xacts x WHERE s.name = 's' AND x.gid = :'a';
+SELECT state FROM revenue_sink.prepared WHERE job = 'decided';
+SELECT revenue_sink.begin_batch('s', 'decided', 'w', 1, 1);
+-- It is that transaction's decision: another one of the number isn't touched by it.
+UPDATE revenue_sink.decision SET xid = (xid::text::bigint + 1)::text::xid WHERE job = 'decided';
+SELECT state FROM revenue_sink.prepared WHERE job = 'decided';
+CALL revenue_sink.rollback_prepared(:'a');
+
 --
 -- A sink whose name needs quotes
 --
@@ -173,6 +205,17 @@ CALL revenue_sink.commit_prepared(:'a');
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 2, '2') AS a \gset
 PREPARE TRANSACTION :'a';
 CALL revenue_sink.rollback_prepared(:'a');
+-- What the owner has prepared isn't a writer's to roll back by starting anew.
+BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 2147483648, '2147483648') AS held \gset
+PREPARE TRANSACTION :'held';
+SET ROLE two_phase_writer;
+\set VERBOSITY sqlstate
+CALL revenue_sink.recover('mine', 'j', NULL);
+CALL revenue_sink.open_writer('mine', 'j', 'w');
+\set VERBOSITY default
+SELECT revenue_sink.outcome(:'held');
+SET ROLE two_phase_owner;
+CALL revenue_sink.rollback_prepared(:'held');
 -- The writer prepares; it can't finish, not even its own, with our calls.
 SET ROLE two_phase_writer;
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 3, '3') AS a \gset

@@ -112,12 +112,18 @@ CREATE TABLE revenue_sink.decision (
 	writer text COLLATE "C" NOT NULL,
 	epoch bigint NOT NULL,
 	number bigint NOT NULL,
+	xid xid NOT NULL,
 	commits boolean NOT NULL,
 	decided_at timestamptz NOT NULL
 );
 ALTER TABLE revenue_sink.decision REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.decision (sink_id, job, writer, epoch, number);
 COMMENT ON TABLE revenue_sink.decision IS 'what has been decided of prepared batches: to commit, or to roll back';
+
+-- Names are looked up where no snapshot may be held, as reading a toasted one would.
+ALTER TABLE revenue_sink.epoch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
+ALTER TABLE revenue_sink.batch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
+ALTER TABLE revenue_sink.decision ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
 
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_id', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_catalog', '');

@@ -341,41 +341,48 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
 }
 
 /*
- * Refuse, naming the gid, where a prepared transaction has used the sink:
- * nobody knows for how long it will be held, and everybody else would queue
- * up behind us.
+ * Take what is to be dropped away from everybody else, in the order in which a
+ * statement that writes takes it. Refuses, naming the gid, where a prepared
+ * transaction has used it: nobody knows for how long that will be held, and all
+ * others would queue up behind us.
  */
 static void
-refuse_if_held(const RsinkSink *sink)
+lock_for_drop(const RsinkSink *sink)
 {
-	RsinkSpi	spi;
+	const Oid	relids[] = {sink->ingest, sink->fact, sink->delta, sink->seen};
 
-	if (ConditionalLockRelationOid(sink->delta, AccessExclusiveLock))
-		return;
-	rsink_spi_begin(&spi);
-	if (rsink_spi(SPI_OK_SELECT,
-				  "SELECT p.gid FROM pg_locks l "
-				  "  JOIN pg_locks x ON x.virtualtransaction = l.virtualtransaction "
-				  "    AND x.locktype = 'transactionid' AND x.pid IS NULL "
-				  "  JOIN pg_prepared_xacts p ON p.transaction = x.transactionid "
-				  "WHERE l.locktype = 'relation' AND l.pid IS NULL AND l.database = "
-				  "  (SELECT oid FROM pg_database WHERE datname = current_database()) "
-				  "  AND l.relation IN (%u, %u) LIMIT 1",
-				  sink->delta, sink->seen) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("sink \"%s\" is used by the prepared transaction \"%s\"", sink->name,
-						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
-				 errhint("Commit or roll back the prepared transaction first.")));
-	rsink_spi_end(&spi);
+	for (int i = 0; i < lengthof(relids); i++)
+	{
+		RsinkSpi	spi;
+
+		if (ConditionalLockRelationOid(relids[i], AccessExclusiveLock))
+			continue;
+		rsink_spi_begin(&spi);
+		if (rsink_spi(SPI_OK_SELECT,
+					  "SELECT p.gid FROM pg_locks l "
+					  "  JOIN pg_locks x ON x.virtualtransaction = l.virtualtransaction "
+					  "    AND x.locktype = 'transactionid' AND x.pid IS NULL "
+					  "  JOIN pg_prepared_xacts p ON p.transaction = x.transactionid "
+					  "WHERE l.locktype = 'relation' AND l.pid IS NULL AND l.database = "
+					  "  (SELECT oid FROM pg_database WHERE datname = current_database()) "
+					  "  AND l.relation IN (%u, %u, %u, %u) LIMIT 1",
+					  relids[0], relids[1], relids[2], relids[3]) > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("sink \"%s\" is used by the prepared transaction \"%s\"", sink->name,
+							SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
+					 errhint("Commit or roll back the prepared transaction first.")));
+		rsink_spi_end(&spi);
+		LockRelationOid(relids[i], AccessExclusiveLock);
+	}
 }
 
 /*
  * drop_sink(sink)
  *
  * Removes views, tables and all that is known of the sink; its shared memory is
- * given back by the worker's next round. Waits for open
- * transactions, as DROP TABLE does; raises object_in_use for prepared ones.
+ * given back by the worker's next round. Waits for open transactions, as DROP
+ * TABLE does; raises object_in_use for prepared ones.
  */
 Datum
 revenue_sink_drop_sink(PG_FUNCTION_ARGS)
@@ -390,7 +397,7 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	Oid			tables[4];
 
 	PreventCommandIfReadOnly("drop_sink()");
-	refuse_if_held(sink);
+	lock_for_drop(sink);
 	rsink_forbid_prepare("drop_sink()");
 	views[0] = sink->ingest;
 	views[1] = sink->fact;

@@ -27,6 +27,7 @@
 #define FRACTION_DIGITS 2		/* base-10000 digits behind the point */
 #define FRACTION_SCALE	8		/* the same in decimal digits */
 #define MAX_WEIGHT		4		/* below 10^20: 10^10 of them still fit */
+#define HUGE_WEIGHT		25		/* 10^100 */
 
 typedef struct Digits
 {
@@ -77,6 +78,15 @@ rsink_amount_is_finite(Numeric amount)
 	Digits		d;
 
 	return amount_digits(amount, &d);
+}
+
+/* Is this amount, a finite one, so large that sums of such might overflow? */
+bool
+rsink_amount_is_huge(Numeric amount)
+{
+	Digits		d;
+
+	return amount_digits(amount, &d) && d.ndigits > 0 && d.weight >= HUGE_WEIGHT;
 }
 
 /*

@@ -19,6 +19,7 @@ typedef struct RsinkSum
 } RsinkSum;
 
 extern bool rsink_amount_is_finite(Numeric amount);
+extern bool rsink_amount_is_huge(Numeric amount);
 extern void rsink_sum_add(RsinkSum *sum, Numeric amount);
 extern Numeric rsink_sum_result(const RsinkSum *sum);
 extern int	rsink_amount_canonical(Numeric amount, char *buf, int size);

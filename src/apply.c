@@ -140,6 +140,13 @@ find_fault(const RsinkApply *apply, const RsinkEvent *event, Fault *fault)
 		fault->hint = "Revenue is a sum of finite amounts; a refund is a negative one.";
 		return true;
 	}
+	if (unlikely(rsink_amount_is_huge(event->amount)))
+	{
+		fault->what = "is too large";
+		fault->reason = "amount is too large";
+		fault->hint = "Sums of amounts of 10^100 and more might not fit a numeric.";
+		return true;
+	}
 	return false;
 }
 
@@ -293,9 +300,20 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 void
 rsink_apply_end(RsinkApply *apply, RsinkCounts *counts)
 {
+	bool		settling;
+	bool		answered = false;
+
 	rsink_revenue_end(apply->revenue);
+	settling = apply->seen.settling;
 	rsink_seen_end(&apply->seen);
-	rsink_durable_answer();
+
+	/* what was deferred, and still is, is nothing new */
+	if (settling)
+		apply->counts.n[RSINK_DEFERRED] = 0;
+	for (int i = 0; i < RSINK_NSTATUS; i++)
+		answered |= apply->counts.n[i] > 0;
+	if (answered || !settling)
+		rsink_durable_answer();
 	rsink_writer_count(apply->sink, &apply->counts, apply->newest);
 	for (int i = 0; i < RSINK_NSTATUS; i++)
 		counts->n[i] += apply->counts.n[i];

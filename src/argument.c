@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/tupmacs.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 
@@ -24,6 +25,22 @@ rsink_require_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be null", name)));
+}
+
+/* A name of a job or writer. Raises for NULL, and for a very long one. */
+char *
+rsink_name_argument(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	char	   *value;
+
+	rsink_require_argument(fcinfo, argno, name);
+	value = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	if (strlen(value) > RSINK_ID_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("%s is longer than %d bytes", name, RSINK_ID_MAX),
+				 errdetail("It begins with \"%s\".", pnstrdup(value, pg_mbcliplen(value, strlen(value), 40)))));
+	return value;
 }
 
 /* Raise active_sql_transaction unless called by a CALL of its own. */

@@ -25,6 +25,7 @@ typedef struct RsinkColumn
 } RsinkColumn;
 
 extern void rsink_require_argument(FunctionCallInfo fcinfo, int argno, const char *name);
+extern char *rsink_name_argument(FunctionCallInfo fcinfo, int argno, const char *name);
 extern void rsink_require_nonatomic(FunctionCallInfo fcinfo, const char *call);
 extern RsinkSink *rsink_sink_argument(FunctionCallInfo fcinfo, int argno, RsinkRight right);
 extern void rsink_column_open(RsinkColumn *column, FunctionCallInfo fcinfo, int argno,

@@ -8,11 +8,15 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/subtrans.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
 #include "executor/tuptable.h"
 #include "storage/procarray.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -92,6 +96,18 @@ rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n)
 	pfree(slots);
 }
 
+static void raise_no_index(Relation rel, int attnum) pg_attribute_noreturn();
+
+static void
+raise_no_index(Relation rel, int attnum)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("table \"%s\" has no index on its column %d",
+					RelationGetRelationName(rel), attnum),
+			 errhint("Create the index again as a new sink has it.")));
+}
+
 /* Close it; the lock stays until the end of the transaction. */
 void
 rsink_table_close(RsinkTable *table)
@@ -100,13 +116,35 @@ rsink_table_close(RsinkTable *table)
 	table_close(table->rel, NoLock);
 }
 
-/* Is this transaction, which is in progress, a prepared one? */
+/*
+ * Is this transaction a prepared one? Prepared transactions are those in
+ * progress that no process runs, whose processes know their top-level ids only.
+ */
 bool
 rsink_xid_is_prepared(TransactionId xid)
 {
-	/* prepared transactions are the ones that no process runs */
-	return BackendXidGetPid(xid) == 0 && TransactionIdIsInProgress(xid) &&
-		BackendXidGetPid(xid) == 0;
+	if (BackendXidGetPid(xid) != 0 || !TransactionIdIsInProgress(xid))
+		return false;
+
+	/* older ones than anyone's snapshot needs have no parent to be found */
+	if (TransactionIdIsNormal(TransactionXmin) && TransactionIdFollowsOrEquals(xid, TransactionXmin))
+		xid = SubTransGetTopmostTransaction(xid);
+	return BackendXidGetPid(xid) == 0;
+}
+
+/* The open index of an open table whose first column is attnum. */
+Relation
+rsink_table_open_index(const RsinkTable *table, int attnum)
+{
+	for (int i = 0; i < table->indexes->ri_NumIndices; i++)
+	{
+		Relation	index = table->indexes->ri_IndexRelationDescs[i];
+
+		if (index->rd_index->indkey.values[0] == attnum && index->rd_index->indisvalid &&
+			index->rd_rel->relam == BTREE_AM_OID)
+			return index;
+	}
+	raise_no_index(table->rel, attnum);
 }
 
 /* The index of a table whose first column is attnum. */
@@ -129,10 +167,6 @@ rsink_table_index(Relation rel, int attnum)
 	}
 	list_free(indexes);
 	if (!OidIsValid(result))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"%s\" has no index on its column %d",
-						RelationGetRelationName(rel), attnum),
-				 errhint("Create the index again as a new sink has it.")));
+		raise_no_index(rel, attnum);
 	return result;
 }

@@ -112,9 +112,10 @@
 #define Anum_decision_writer		3
 #define Anum_decision_epoch			4
 #define Anum_decision_number		5
-#define Anum_decision_commits		6
-#define Anum_decision_decided_at	7
-#define Natts_decision				7
+#define Anum_decision_xid			6
+#define Anum_decision_commits		7
+#define Anum_decision_decided_at	8
+#define Natts_decision				8
 
 #define Anum_offset_sink_id			1
 #define Anum_offset_source			2
@@ -141,5 +142,6 @@ extern void rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n)
 extern void rsink_table_close(RsinkTable *table);
 extern bool rsink_xid_is_prepared(TransactionId xid);
 extern Oid	rsink_table_index(Relation rel, int attnum);
+extern Relation rsink_table_open_index(const RsinkTable *table, int attnum);
 
 #endif							/* RSINK_CATALOG_H */

@@ -80,7 +80,7 @@ check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 		if (rsink_index_has(&seen->shared->index, &fp, &tuple->t_self))
 			continue;
 		if (seen->shared->spilled &&
-			rsink_spill_state(&seen->spill, &seen->spill_index, &fp, &payload) != RSINK_ROW_GONE)
+			rsink_spill_state(&seen->spill, &fp, &payload) != RSINK_ROW_GONE)
 			continue;
 		/* the row may have been packed or expired since our snapshot */
 		if (rsink_page_state(&reader, &tuple->t_self, &fp, false, &payload) != RSINK_ROW_GONE)

@@ -175,7 +175,7 @@ xact_status(FullTransactionId xid)
  * that was begun again, after a gid that was never prepared, is told apart by
  * the transaction's id. On a server that lost the transaction in a failover,
  * its id lies in the future, or belongs to another transaction, and the ledger
- * hasn't got it. Of an epoch or a number that the ledger has forgotten nothing
+ * hasn't got it under that id. Of an epoch or a number that the ledger has forgotten nothing
  * is claimed.
  */
 static Outcome
@@ -189,8 +189,19 @@ find_outcome(const RsinkGid *gid)
 		return OUTCOME_UNKNOWN;
 	status = xact_status(gid->xid);
 	if (status != NULL && strcmp(status, "in progress") == 0)
-		return rsink_xid_is_prepared(xid) ? OUTCOME_IN_DOUBT :
-			TransactionIdIsInProgress(xid) ? OUTCOME_OPEN : find_outcome(gid);
+	{
+		bool		ours = rsink_gid_in_progress(gid);
+		bool		prepared = rsink_xid_is_prepared(xid);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!TransactionIdIsInProgress(xid))
+			return find_outcome(gid);
+		if (!ours)
+			return OUTCOME_UNKNOWN;
+
+		/* on a standby all that is in progress looks so */
+		return prepared ? OUTCOME_IN_DOUBT : OUTCOME_OPEN;
+	}
 	if (status != NULL && strcmp(status, "committed") != 0)
 		return OUTCOME_ROLLED_BACK;
 	answer = ask_ledger(gid, RSINK_GID_KEYS);
@@ -223,7 +234,7 @@ revenue_sink_outcome(PG_FUNCTION_ARGS)
 
 /*
  * Finish every decided batch of a job, or of one writer; of those with an
- * epoch below "below" also the undecided, which are fenced off and roll back.
+ * epoch below "below" also the undecided that are fenced off, which roll back.
  * Called outside of any transaction's work; uses transactions of its own, and
  * leaves a new one begun.
  */
@@ -240,11 +251,8 @@ rsink_finish_all(const RsinkSink *sink, const char *job, const char *writer, int
 		{
 			RsinkPrepared *p = lfirst(lc);
 
-			if (p->decision == RSINK_UNDECIDED && p->epoch < below)
-			{
-				rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_ROLLBACK);
-				p->decision = RSINK_ROLLBACK;
-			}
+			if (p->epoch < below)
+				rsink_decide_fenced(sink, p);
 			if (p->decision != RSINK_UNDECIDED)
 				due = lappend(due, p);
 		}
@@ -290,6 +298,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 		elog(ERROR, "SPI_connect failed");
 	while (!finished && (outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if ((p = rsink_prepared_find(&gid)) == NULL)
 			continue;
 
@@ -301,10 +310,15 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 		 * that the ledger never says "committed" of two batches.
 		 */
 		SPI_commit();
+
+		/* finishing one that was prepared as serializable would mix it up with us */
+		XactIsoLevel = XACT_READ_COMMITTED;
 		rsink_job_lock(p->job);
-		p->decision = rsink_decision(gid.sink, p->job, p->writer, p->epoch, p->number);
-		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_COMMIT && rsink_is_fenced(gid.sink, p))
-			rsink_epoch_require(gid.sink, p->job, p->writer, p->epoch);
+		if (!rsink_xid_is_prepared(p->xid))
+			continue;
+		p->decision = rsink_decision(gid.sink, p->job, p->writer, p->epoch, p->number, p->xid);
+		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_COMMIT)
+			rsink_epoch_not_fenced(gid.sink, p->job, p->writer, p->epoch);
 		if (p->decision != RSINK_UNDECIDED && p->decision != wanted)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
@@ -312,7 +326,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 							p->decision == RSINK_COMMIT ? "commit" : "roll back", name)));
 		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_ROLLBACK)
 		{
-			rsink_decide(gid.sink, p->job, p->writer, p->epoch, p->number, wanted);
+			rsink_decide(gid.sink, p->job, p->writer, p->epoch, p->number, p->xid, wanted);
 			SPI_commit();
 		}
 		p->decision = wanted;
@@ -351,10 +365,9 @@ revenue_sink_rollback_prepared(PG_FUNCTION_ARGS)
  * to? Caller holds the job's lock.
  */
 static bool
-is_to_commit(const RsinkSink *sink, const RsinkPrepared *p)
+is_to_commit(const RsinkPrepared *p)
 {
-	return p->decision == RSINK_COMMIT ||
-		(p->decision == RSINK_UNDECIDED && !rsink_is_fenced(sink, p));
+	return p->decision == RSINK_COMMIT || (p->decision == RSINK_UNDECIDED && !p->fenced);
 }
 
 /*
@@ -388,10 +401,12 @@ require_gids(const RsinkSink *sink, const char *job, int64 checkpoint, ArrayType
 						 errdetail("Nothing has been changed.")));
 			while ((outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)
 			{
+				CHECK_FOR_INTERRUPTS();
+
 				/* gone in between: ask again */
 				if ((p = rsink_prepared_find(&gid)) == NULL)
 					continue;
-				if (!is_to_commit(sink, p))
+				if (!is_to_commit(p))
 					outcome = OUTCOME_ROLLED_BACK;
 				break;
 			}
@@ -444,9 +459,9 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 	{
 		RsinkPrepared *p = lfirst(lc);
 
-		if (p->decision == RSINK_UNDECIDED && p->number <= checkpoint && is_to_commit(sink, p))
+		if (p->decision == RSINK_UNDECIDED && p->number <= checkpoint && is_to_commit(p))
 		{
-			rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_COMMIT);
+			rsink_decide(sink, p->job, p->writer, p->epoch, p->number, p->xid, RSINK_COMMIT);
 			committed++;
 		}
 	}
@@ -470,7 +485,7 @@ revenue_sink_prepared(PG_FUNCTION_ARGS)
 	{
 		RsinkPrepared *p = lfirst(lc);
 		bool		rolls_back = p->decision == RSINK_ROLLBACK ||
-			(p->decision == RSINK_UNDECIDED && rsink_is_fenced(sink, p));
+			(p->decision == RSINK_UNDECIDED && p->fenced);
 		Datum		values[8];
 		bool		nulls[8] = {false};
 

@@ -27,6 +27,7 @@ typedef struct RsinkPrepared
 	Oid			owner;			/* who prepared it */
 	TimestampTz prepared_at;
 	RsinkDecision decision;
+	bool		fenced;			/* was its epoch over when we looked? */
 } RsinkPrepared;
 
 extern int	rsink_in_doubt_warning;
@@ -35,9 +36,10 @@ extern int	rsink_in_doubt_warning;
 extern List *rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer);
 extern RsinkPrepared *rsink_prepared_find(const RsinkGid *gid);
 extern int	rsink_prepared_count(void);
-extern bool rsink_is_fenced(const RsinkSink *sink, const RsinkPrepared *p);
+extern bool rsink_gid_in_progress(const RsinkGid *gid);
+extern void rsink_decide_fenced(const RsinkSink *sink, RsinkPrepared *p);
 extern bool rsink_finish(const RsinkPrepared *p);
-extern void rsink_warn_in_doubt(const RsinkSink *sink, List *prepared);
+extern void rsink_warn_in_doubt(const RsinkSink *sink, List *prepared, TimestampTz *warned);
 
 /* checkpoint.c */
 extern void rsink_finish_all(const RsinkSink *sink, const char *job, const char *writer,

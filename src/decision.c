@@ -21,10 +21,13 @@
 #include "compat.h"
 #include "decision.h"
 
-/* What has been decided, as committed at this instant, of a batch. */
+/*
+ * What has been decided, as committed at this instant, of a batch: the one that
+ * a transaction is, or (InvalidTransactionId) any of this number.
+ */
 RsinkDecision
 rsink_decision(const RsinkSink *sink, const char *job, const char *writer,
-			   int64 epoch, int64 number)
+			   int64 epoch, int64 number, TransactionId xid)
 {
 	Relation	rel = table_open(rsink_catalog_relid("decision"), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -47,10 +50,15 @@ rsink_decision(const RsinkSink *sink, const char *job, const char *writer,
 	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_decision_sink_id), true,
 							  snapshot, 5, keys);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		decision = DatumGetBool(heap_getattr(tuple, Anum_decision_commits,
-											 RelationGetDescr(rel), &isnull)) ?
-			RSINK_COMMIT : RSINK_ROLLBACK;
+	while (decision == RSINK_UNDECIDED && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+
+		if (!TransactionIdIsValid(xid) ||
+			DatumGetTransactionId(heap_getattr(tuple, Anum_decision_xid, desc, &isnull)) == xid)
+			decision = DatumGetBool(heap_getattr(tuple, Anum_decision_commits, desc, &isnull)) ?
+				RSINK_COMMIT : RSINK_ROLLBACK;
+	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
@@ -58,12 +66,12 @@ rsink_decision(const RsinkSink *sink, const char *job, const char *writer,
 }
 
 /*
- * Write a decision, in the current transaction. Caller holds the job's lock
- * and has seen that there is none yet.
+ * Write a decision, in the current transaction, on the batch that a transaction
+ * is. Caller holds the job's lock and has seen since that there is none yet.
  */
 void
 rsink_decide(const RsinkSink *sink, const char *job, const char *writer,
-			 int64 epoch, int64 number, RsinkDecision decision)
+			 int64 epoch, int64 number, TransactionId xid, RsinkDecision decision)
 {
 	RsinkTable	table;
 	Datum		values[Natts_decision];
@@ -75,6 +83,7 @@ rsink_decide(const RsinkSink *sink, const char *job, const char *writer,
 	values[Anum_decision_writer - 1] = CStringGetTextDatum(writer);
 	values[Anum_decision_epoch - 1] = Int64GetDatum(epoch);
 	values[Anum_decision_number - 1] = Int64GetDatum(number);
+	values[Anum_decision_xid - 1] = TransactionIdGetDatum(xid);
 	values[Anum_decision_commits - 1] = BoolGetDatum(decision == RSINK_COMMIT);
 	values[Anum_decision_decided_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	rsink_table_insert_values(&table, values, nulls);

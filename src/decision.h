@@ -18,8 +18,9 @@ typedef enum RsinkDecision
 } RsinkDecision;
 
 extern RsinkDecision rsink_decision(const RsinkSink *sink, const char *job, const char *writer,
-									int64 epoch, int64 number);
+									int64 epoch, int64 number, TransactionId xid);
 extern void rsink_decide(const RsinkSink *sink, const char *job, const char *writer,
-						 int64 epoch, int64 number, RsinkDecision decision);
+						 int64 epoch, int64 number, TransactionId xid,
+						 RsinkDecision decision);
 
 #endif							/* RSINK_DECISION_H */

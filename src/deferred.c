@@ -46,26 +46,24 @@ event_values(const RsinkEvent *event, Datum *values, bool *nulls)
 }
 
 /*
- * Put whole events aside, in the current transaction, until the transactions
- * that claim the same events have ended. merge() settles them.
+ * Put whole events aside, into the open table deferred_event, in the current
+ * transaction, until the transactions that claim the same events have ended.
+ * merge() settles them.
  */
 void
-rsink_defer(const RsinkSink *sink, RsinkEvent *const *events, int n)
+rsink_defer(const RsinkSink *sink, RsinkTable *table, RsinkEvent *const *events, int n)
 {
-	RsinkTable	table;
 	Datum		values[Natts_deferred];
 	bool		nulls[Natts_deferred] = {false};
 
-	rsink_table_open_named(&table, "deferred_event");
 	values[Anum_deferred_sink_id - 1] = Int32GetDatum(sink->id);
 	values[Anum_deferred_deferred_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	for (int i = 0; i < n; i++)
 	{
 		event_values(events[i], values + Anum_deferred_order_id - 1,
 					 nulls + Anum_deferred_order_id - 1);
-		rsink_table_insert_values(&table, values, nulls);
+		rsink_table_insert_values(table, values, nulls);
 	}
-	rsink_table_close(&table);
 }
 
 /* A digest of reason and whole event: what "the same dead letter" means. */

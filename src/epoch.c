@@ -14,6 +14,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
@@ -121,6 +122,26 @@ rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer, 
 				 errhint("Use the epoch that open_writer() or recover() gave.")));
 }
 
+/* Raise if this epoch of a writer has been fenced off, as of now. */
+void
+rsink_epoch_not_fenced(const RsinkSink *sink, const char *job, const char *writer, int64 epoch)
+{
+	int64		current = rsink_epoch_current(sink->id, job, writer);
+
+	if (epoch < current)
+		raise_fenced(job, writer, epoch, current);
+}
+
+/*
+ * The first epoch that the server may give: one that it hasn't given before a
+ * failover which lost it. Each promotion begins a new timeline.
+ */
+static int64
+first_epoch(void)
+{
+	return 1 + ((int64) (GetWALInsertionTimeLine() - 1) << 32);
+}
+
 static void
 insert_epoch(int32 sink_id, const char *job, const char *writer, int64 epoch)
 {
@@ -171,7 +192,7 @@ rsink_epoch_open(const RsinkSink *sink, const char *job, const char *writer,
 					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 					 errmsg("job \"%s\" has used up its epochs", job),
 					 errhint("Give the job another name.")));
-		token = epochs.every < 0 ? 1 : epochs.every + 1;
+		token = Max(epochs.every + 1, first_epoch());
 		insert_epoch(sink->id, job, writer, token);
 		return token;
 	}

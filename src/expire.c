@@ -38,7 +38,7 @@
 #include "writer.h"
 
 /* Rows that one call deletes at most; there is always a next round. */
-#define EXPIRE_ROWS 10000
+#define EXPIRE_ROWS 4000
 
 /* Entries that leave the index in one hold of the section. */
 #define FORGET_HOLD 4096
@@ -58,9 +58,17 @@ static Entry *forget;			/* in TopTransactionContext */
 static Size nforget;
 static Size maxforget;
 
-static RsinkShared *raised_shared;	/* whose horizon we have raised, */
-static Oid	raised_seen;
-static TimestampTz raised_from; /* and where it was */
+/* A horizon that this transaction has raised, and by which of its parts. */
+typedef struct Raised
+{
+	SubTransactionId subid;
+	RsinkShared *shared;
+	Oid			seen;
+	TimestampTz from;			/* where it was */
+	struct Raised *next;
+} Raised;
+
+static Raised *raised;			/* in TopTransactionContext, the latest first */
 
 /* Remove an entry from the index once this transaction has committed. */
 void
@@ -97,15 +105,30 @@ forget_entries(void)
 	}
 }
 
+/*
+ * Put the horizons back that a subtransaction, or (InvalidSubTransactionId) the
+ * whole transaction, has raised.
+ */
 static void
-lower_horizon(void)
+lower_horizons(SubTransactionId subid)
 {
-	if (raised_shared == NULL)
-		return;
-	LWLockAcquire(&raised_shared->lock, LW_EXCLUSIVE);
-	if (raised_shared->seen == raised_seen)
-		raised_shared->horizon = raised_from;
-	LWLockRelease(&raised_shared->lock);
+	Raised	  **link = &raised;
+
+	while (*link != NULL)
+	{
+		Raised	   *r = *link;
+
+		if (subid != InvalidSubTransactionId && r->subid != subid)
+		{
+			link = &r->next;
+			continue;
+		}
+		LWLockAcquire(&r->shared->lock, LW_EXCLUSIVE);
+		if (r->shared->seen == r->seen)
+			r->shared->horizon = r->from;
+		LWLockRelease(&r->shared->lock);
+		*link = r->next;
+	}
 }
 
 static void
@@ -113,7 +136,7 @@ drop_plans(void)
 {
 	forget = NULL;
 	nforget = maxforget = 0;
-	raised_shared = NULL;
+	raised = NULL;
 	rsink_seen_deleting = false;
 }
 
@@ -123,7 +146,7 @@ xact_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_COMMIT)
 		forget_entries();
 	else if (event == XACT_EVENT_ABORT)
-		lower_horizon();
+		lower_horizons(InvalidSubTransactionId);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		drop_plans();
 }
@@ -137,9 +160,14 @@ subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId par
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
-		lower_horizon();
-		raised_shared = NULL;
+		lower_horizons(mine);
 		nforget = 0;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (Raised *r = raised; r != NULL; r = r->next)
+			if (r->subid == mine)
+				r->subid = parent;
 	}
 }
 
@@ -169,37 +197,43 @@ read_watermark(const RsinkSink *sink)
 	return rsink_spi_int64(0, 1, DT_NOBEGIN);
 }
 
-/* Lower the candidate below all events that are put aside or undecided. */
+/*
+ * Lower the candidate below all events that are put aside or undecided, but for
+ * those that are late already.
+ */
 static TimestampTz
-hold_back(RsinkSeen *seen, TimestampTz candidate)
+hold_back(RsinkSeen *seen, TimestampTz horizon, TimestampTz candidate)
 {
 	Relation	deferred = table_open(rsink_catalog_relid("deferred_event"), AccessShareLock);
 	Relation	pages = seen->pages.rel;
 	SnapshotData dirty;
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		isnull;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&key, Anum_deferred_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&keys[0], Anum_deferred_sink_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(seen->sink->id));
 	scan = systable_beginscan(deferred, rsink_table_index(deferred, Anum_deferred_sink_id), true,
-							  &dirty, 1, &key);
+							  &dirty, 1, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		TimestampTz time = DatumGetTimestampTz(heap_getattr(tuple, Anum_deferred_event_time,
 															RelationGetDescr(deferred), &isnull));
 
-		candidate = Min(candidate, time - 1);
+		if (time > horizon)
+			candidate = Min(candidate, time - 1);
 	}
 	systable_endscan(scan);
 	table_close(deferred, AccessShareLock);
 
-	ScanKeyInit(&key, Anum_seen_oldest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+	ScanKeyInit(&keys[0], Anum_seen_oldest, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+				TimestampTzGetDatum(horizon));
+	ScanKeyInit(&keys[1], Anum_seen_oldest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(candidate));
 	scan = systable_beginscan(pages, rsink_table_index(pages, Anum_seen_oldest), true,
-							  &dirty, 1, &key);
+							  &dirty, 2, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
@@ -225,25 +259,27 @@ raise_horizon(RsinkSeen *seen, TimestampTz candidate)
 {
 	RsinkShared *shared = seen->shared;
 	TimestampTz horizon;
+	Raised	   *r;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->low_claim = DT_NOEND;
 	horizon = shared->horizon;
 	LWLockRelease(&shared->lock);
-	if (candidate <= horizon || (candidate = hold_back(seen, candidate)) <= horizon)
+	if (candidate <= horizon || (candidate = hold_back(seen, horizon, candidate)) <= horizon)
 		return horizon;
 
+	r = MemoryContextAlloc(TopTransactionContext, sizeof(Raised));
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	if (shared->low_claim != DT_NOEND)
 		candidate = Min(candidate, shared->low_claim - 1);
 	if (candidate > shared->horizon)
 	{
-		if (raised_shared == NULL)
-		{
-			raised_shared = shared;
-			raised_seen = seen->sink->seen;
-			raised_from = shared->horizon;
-		}
+		r->subid = GetCurrentSubTransactionId();
+		r->shared = shared;
+		r->seen = seen->sink->seen;
+		r->from = shared->horizon;
+		r->next = raised;
+		raised = r;
 		shared->horizon = candidate;
 	}
 	horizon = shared->horizon;

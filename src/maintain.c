@@ -31,10 +31,13 @@
 #include "writer.h"
 
 /* Ranges of batch numbers that the ledger keeps of a writer's epoch. */
-#define LEDGER_RANGES	1000
+#define LEDGER_RANGES	10000
 
 /* Days for which writers that have gone, and epochs that are over, are known. */
 #define LEDGER_DAYS		30
+
+/* Of a longer dedup window (some centuries) nobody sees the end. */
+#define FOREVER_SECS	INT64CONST(10000000000)
 
 int			rsink_rejected_retention = 30;	/* days */
 
@@ -88,14 +91,14 @@ rsink_settle(RsinkSink *sink, bool *pending)
 {
 	Relation	rel = table_open(rsink_catalog_relid("deferred_event"), RowExclusiveLock);
 	Snapshot	snapshot;
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext slice = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
+												ALLOCSET_DEFAULT_SIZES);
 	RsinkApply *apply = NULL;
 	RsinkEvent *events = NULL;
 	ItemPointerData *tids = NULL;
 	RsinkCounts counts = {{0}};
 	int64		settled = 0;
+	bool		done;
 	HeapTuple	tuple;
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -111,18 +114,22 @@ rsink_settle(RsinkSink *sink, bool *pending)
 	{
 		int			n = 0;
 
-		while ((n == 0 || n < RSINK_SLICE_MAX) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		/* the scan itself outlives the slice */
+		while (n < RSINK_SLICE_MAX && HeapTupleIsValid(tuple = systable_getnext(scan)))
 		{
-			if (events == NULL)
-			{
-				MemoryContextSwitchTo(old);
+			MemoryContext old;
+
+			if (apply == NULL)
 				apply = rsink_apply_begin(sink, true);
-				MemoryContextSwitchTo(context);
+			old = MemoryContextSwitchTo(slice);
+			if (n == 0)
+			{
 				events = palloc(RSINK_SLICE_MAX * sizeof(RsinkEvent));
 				tids = palloc(RSINK_SLICE_MAX * sizeof(ItemPointerData));
 			}
 			event_of_row(tuple, RelationGetDescr(rel), &events[n]);
 			tids[n++] = tuple->t_self;
+			MemoryContextSwitchTo(old);
 		}
 		if (n > 0)
 			rsink_apply_events(apply, events, n);
@@ -137,19 +144,14 @@ rsink_settle(RsinkSink *sink, bool *pending)
 			CatalogTupleDelete(rel, &tids[i]);
 			settled++;
 		}
-		if (n < RSINK_SLICE_MAX)
-			break;
-		MemoryContextReset(context);
-		events = NULL;
-		rsink_apply_end(apply, &counts);
-		apply = NULL;
-	} while (true);
+		MemoryContextReset(slice);
+		done = n < RSINK_SLICE_MAX;
+	} while (!done);
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	if (apply != NULL)
 		rsink_apply_end(apply, &counts);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	MemoryContextDelete(slice);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
 	return settled;
@@ -209,7 +211,8 @@ fold_ledger(const RsinkSink *sink)
 			  "INSERT INTO revenue_sink.batch (sink_id, job, writer, epoch, number, last, events, newest, ended_at) "
 			  "SELECT sink_id, job, writer, epoch, number, last, events, newest, ended_at "
 			  "FROM ranges WHERE NOT ended",
-			  sink->id, LEDGER_RANGES, sink->dedup_window / USECS_PER_SEC + LEDGER_DAYS * SECS_PER_DAY);
+			  sink->id, LEDGER_RANGES,
+			  Min(sink->dedup_window / USECS_PER_SEC, FOREVER_SECS) + LEDGER_DAYS * SECS_PER_DAY);
 }
 
 /*
@@ -235,8 +238,9 @@ forget_decisions(const RsinkSink *sink)
 
 /*
  * Forget epochs that newer ones of the same writer, or of the whole job,
- * supersede, and writers of whom nothing was heard for long. The highest epoch
- * of a job stays: the next one counts from there.
+ * supersede. Where only writers are opened, forget also those of whom nothing
+ * was heard for long: they have no epoch then, and no older one comes to light.
+ * The highest epoch of a job stays: the next one counts from there.
  */
 static void
 forget_epochs(const RsinkSink *sink)
@@ -244,11 +248,18 @@ forget_epochs(const RsinkSink *sink)
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d AND EXISTS "
 			  "(SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id AND n.job = e.job "
-			  "  AND n.epoch > e.epoch AND (n.writer IS NOT DISTINCT FROM e.writer OR "
-			  "    (e.opened_at < now() - make_interval(days => %d) AND e.writer IS NOT NULL "
-			  "      AND NOT EXISTS (SELECT FROM revenue_sink.batch b WHERE b.sink_id = e.sink_id "
-			  "        AND b.job = e.job AND b.writer = e.writer "
-			  "        AND b.ended_at > now() - make_interval(days => %d)))))",
+			  "  AND n.epoch > e.epoch AND (n.writer IS NULL OR n.writer = e.writer))",
+			  sink->id);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d "
+			  "AND opened_at < now() - make_interval(days => %d) "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.epoch w WHERE w.sink_id = e.sink_id "
+			  "  AND w.job = e.job AND w.writer IS NULL) "
+			  "AND EXISTS (SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id "
+			  "  AND n.job = e.job AND n.epoch > e.epoch) "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.batch b WHERE b.sink_id = e.sink_id "
+			  "  AND b.job = e.job AND b.writer = e.writer "
+			  "  AND b.ended_at > now() - make_interval(days => %d))",
 			  sink->id, LEDGER_DAYS, LEDGER_DAYS);
 }
 

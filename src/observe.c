@@ -133,7 +133,10 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(found);
 }
 
-/* may_see(fact, ingest) -> boolean, for the views */
+/*
+ * may_see(fact, ingest) -> boolean, for the views. Sinks of which a view is gone
+ * are for nobody to see: the functions behind the views would refuse them.
+ */
 Datum
 revenue_sink_may(PG_FUNCTION_ARGS)
 {
@@ -142,7 +145,8 @@ revenue_sink_may(PG_FUNCTION_ARGS)
 	memset(&sink, 0, sizeof(sink));
 	sink.fact = PG_GETARG_OID(0);
 	sink.ingest = PG_GETARG_OID(1);
-	PG_RETURN_BOOL(rsink_sink_allows(&sink, RSINK_MAY_READ));
+	PG_RETURN_BOOL(get_rel_name(sink.fact) != NULL && get_rel_name(sink.ingest) != NULL &&
+				   rsink_sink_allows(&sink, RSINK_MAY_READ));
 }
 
 /*

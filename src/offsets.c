@@ -43,7 +43,7 @@ revenue_sink_store_offsets(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("store_offsets()");
 	PreventCommandDuringRecovery("store_offsets()");
-	rsink_require_argument(fcinfo, 1, "source");
+	(void) rsink_name_argument(fcinfo, 1, "source");
 	rsink_column_open(&partition, fcinfo, 2, "partition", -1);
 	rsink_column_open(&next_offset, fcinfo, 3, "next_offset", partition.length);
 	table_close(table_open(sink->delta, RowExclusiveLock), NoLock);

@@ -109,7 +109,7 @@ rsink_prepared_count(void)
 	return prepared_xacts(NULL);
 }
 
-/* Fill in gid, owner, time and decision of those still prepared; drop the others. */
+/* Fill in what else there is to know of those still prepared; drop the others. */
 static List *
 complete(const RsinkSink *sink, List *batches)
 {
@@ -133,15 +133,36 @@ complete(const RsinkSink *sink, List *batches)
 		p->gid = x->gid;
 		p->owner = x->owner;
 		p->prepared_at = x->prepared_at;
-		p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number);
+		p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number, p->xid);
+		p->fenced = p->epoch < rsink_epoch_current(sink->id, p->job, p->writer);
 		result = lappend(result, p);
 	}
 	return result;
 }
 
-/* Those that these keys find in the ledger; xid 0 for any transaction. */
+/* Is this row of the ledger the batch that a gid names? */
+static bool
+is_batch_of(const RsinkGid *gid, Datum *values)
+{
+	char		name[NAMEDATALEN];
+
+	if (DatumGetInt64(values[Anum_ledger_epoch - 1]) != gid->epoch ||
+		DatumGetInt64(values[Anum_ledger_number - 1]) != gid->number)
+		return false;
+	rsink_gid_name(gid->sink, TextDatumGetCString(values[Anum_ledger_job - 1]), name);
+	if (strcmp(name, gid->job) != 0)
+		return false;
+	rsink_gid_name(gid->sink, TextDatumGetCString(values[Anum_ledger_writer - 1]), name);
+	return strcmp(name, gid->writer) == 0;
+}
+
+/*
+ * The batches in progress that these keys find in the ledger: all of them, or
+ * the one of a gid. Of a transaction's id alone nothing follows: on a server
+ * that has lost a transaction in a failover, another one may have it.
+ */
 static List *
-find_prepared(const RsinkSink *sink, ScanKeyData *keys, int nkeys, TransactionId xid)
+find_in_progress(ScanKeyData *keys, int nkeys, const RsinkGid *gid)
 {
 	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
 	List	   *batches = NIL;
@@ -156,27 +177,38 @@ find_prepared(const RsinkSink *sink, ScanKeyData *keys, int nkeys, TransactionId
 	{
 		Datum		values[Natts_ledger];
 		bool		nulls[Natts_ledger];
+		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 		RsinkPrepared *p;
 
 		/* the version that the transaction itself has replaced doesn't count */
-		if (!TransactionIdIsValid(dirty.xmin) ||
-			(TransactionIdIsValid(xid) && dirty.xmin != xid) ||
-			HeapTupleHeaderGetRawXmax(tuple->t_data) == dirty.xmin ||
-			!rsink_xid_is_prepared(dirty.xmin))
+		if ((!TransactionIdIsValid(dirty.xmin) && !TransactionIdIsCurrentTransactionId(xmin)) ||
+			(gid != NULL && xmin != XidFromFullTransactionId(gid->xid)) ||
+			HeapTupleHeaderGetRawXmax(tuple->t_data) == xmin)
 			continue;
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		if (gid != NULL && !is_batch_of(gid, values))
+			continue;
 		p = palloc0(sizeof(RsinkPrepared));
 		p->job = TextDatumGetCString(values[Anum_ledger_job - 1]);
 		p->writer = TextDatumGetCString(values[Anum_ledger_writer - 1]);
 		p->epoch = DatumGetInt64(values[Anum_ledger_epoch - 1]);
 		p->number = DatumGetInt64(values[Anum_ledger_number - 1]);
 		p->events = DatumGetInt64(values[Anum_ledger_events - 1]);
-		p->xid = dirty.xmin;
+		p->xid = xmin;
 		batches = lappend(batches, p);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return complete(sink, batches);
+	return batches;
+}
+
+/* Does this transaction, in progress, run the batch that a gid names? */
+bool
+rsink_gid_in_progress(const RsinkGid *gid)
+{
+	ScanKeyData keys[RSINK_GID_KEYS];
+
+	return find_in_progress(keys, rsink_gid_keys(gid, keys), gid) != NIL;
 }
 
 /*
@@ -197,7 +229,7 @@ rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 		ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
 					CStringGetTextDatum(writer));
 	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
-	return find_prepared(sink, keys, job == NULL ? 1 : writer == NULL ? 2 : 3, InvalidTransactionId);
+	return complete(sink, find_in_progress(keys, job == NULL ? 1 : writer == NULL ? 2 : 3, NULL));
 }
 
 /* The batch of a gid, if it is prepared, or NULL. */
@@ -205,17 +237,28 @@ RsinkPrepared *
 rsink_prepared_find(const RsinkGid *gid)
 {
 	ScanKeyData keys[RSINK_GID_KEYS];
-	int			nkeys = rsink_gid_keys(gid, keys);
-	List	   *found = find_prepared(gid->sink, keys, nkeys, XidFromFullTransactionId(gid->xid));
+	List	   *found = complete(gid->sink, find_in_progress(keys, rsink_gid_keys(gid, keys), gid));
 
 	return found == NIL ? NULL : linitial(found);
 }
 
-/* Has the batch's epoch been fenced off? */
-bool
-rsink_is_fenced(const RsinkSink *sink, const RsinkPrepared *p)
+/*
+ * Decide on a prepared batch whose epoch has been fenced off and that nobody
+ * has decided on: it rolls back. Takes the job's lock if need be, to the end of
+ * the transaction, which the caller commits before acting on the decision.
+ */
+void
+rsink_decide_fenced(const RsinkSink *sink, RsinkPrepared *p)
 {
-	return p->epoch < rsink_epoch_current(sink->id, p->job, p->writer);
+	if (p->decision != RSINK_UNDECIDED || !p->fenced)
+		return;
+	rsink_job_lock(p->job);
+	p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number, p->xid);
+	if (p->decision == RSINK_UNDECIDED && rsink_xid_is_prepared(p->xid))
+	{
+		rsink_decide(sink, p->job, p->writer, p->epoch, p->number, p->xid, RSINK_ROLLBACK);
+		p->decision = RSINK_ROLLBACK;
+	}
 }
 
 /*
@@ -233,8 +276,8 @@ rsink_finish(const RsinkPrepared *p)
 	Oid			user;
 	int			security;
 
-	/* whoever finishes batches takes turns, so that each is finished once */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, rsink_catalog_relid("decision"), 0);
+	/* a lock of the batch's own, so that it's finished once */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, rsink_catalog_relid("decision"), p->xid, 0);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	if (!TransactionIdIsInProgress(p->xid))
 		return false;
@@ -245,15 +288,17 @@ rsink_finish(const RsinkPrepared *p)
 	return true;
 }
 
-/* Log the batches that nobody has decided on for long, once in a while each. */
+/*
+ * Log the batches that nobody has decided on for long, once in a while: *warned
+ * is when this was done last.
+ */
 void
-rsink_warn_in_doubt(const RsinkSink *sink, List *prepared)
+rsink_warn_in_doubt(const RsinkSink *sink, List *prepared, TimestampTz *warned)
 {
-	static TimestampTz warned = 0;
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
 
-	if (!TimestampDifferenceExceeds(warned, now, rsink_in_doubt_warning * 1000))
+	if (!TimestampDifferenceExceeds(*warned, now, rsink_in_doubt_warning * 1000))
 		return;
 	foreach(lc, prepared)
 	{
@@ -262,7 +307,7 @@ rsink_warn_in_doubt(const RsinkSink *sink, List *prepared)
 		if (p->decision != RSINK_UNDECIDED ||
 			!TimestampDifferenceExceeds(p->prepared_at, now, rsink_in_doubt_warning * 1000))
 			continue;
-		warned = now;
+		*warned = now;
 		ereport(WARNING,
 				(errmsg("batch %lld of writer \"%s\" of job \"%s\" of sink \"%s\" has been in doubt for %ld seconds",
 						(long long) p->number, p->writer, p->job, sink->name,

@@ -27,6 +27,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -43,7 +44,9 @@ PG_FUNCTION_INFO_V1(revenue_sink_recover);
 
 /*
  * The transactions of sessions that run a batch of an older epoch: a list of
- * transaction ids, without prepared ones.
+ * transaction ids, without prepared ones. The row with which a batch registers
+ * has no end yet; so the worker, which folds rows of old epochs, isn't taken for
+ * a zombie.
  */
 static List *
 open_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
@@ -68,11 +71,12 @@ open_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
 							  &dirty, writer ? 3 : 2, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
+		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
 
 		if (TransactionIdIsValid(dirty.xmin) && !rsink_xid_is_prepared(dirty.xmin) &&
-			DatumGetInt64(heap_getattr(tuple, Anum_ledger_epoch,
-									   RelationGetDescr(rel), &isnull)) < epoch)
+			heap_attisnull(tuple, Anum_ledger_ended_at, desc) &&
+			DatumGetInt64(heap_getattr(tuple, Anum_ledger_epoch, desc, &isnull)) < epoch)
 			xids = lappend_int(xids, (int) dirty.xmin);
 	}
 	systable_endscan(scan);
@@ -107,21 +111,33 @@ end_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
 
 /*
  * Decide on what the older epochs have left prepared: batches that belong to
- * the restored checkpoint commit, later ones roll back.
+ * the restored checkpoint commit, later ones roll back, and so do those whose
+ * epoch was over before. This is for the sink's owner, or the role that prepared
+ * them.
  */
 static void
-decide_leftovers(const RsinkSink *sink, const char *job, const char *writer,
-				 int64 epoch, bool restores, int64 restored)
+decide_leftovers(const RsinkSink *sink, List *leftovers, int64 epoch,
+				 bool restores, int64 restored)
 {
+	bool		is_owner = rsink_sink_allows(sink, RSINK_IS_OWNER);
 	ListCell   *lc;
 
-	foreach(lc, rsink_prepared_list(sink, job, writer))
+	foreach(lc, leftovers)
 	{
 		RsinkPrepared *p = lfirst(lc);
+		bool		commits = restores && p->number <= restored && !p->fenced;
 
-		if (p->decision == RSINK_UNDECIDED && p->epoch < epoch)
-			rsink_decide(sink, p->job, p->writer, p->epoch, p->number,
-						 restores && p->number <= restored ? RSINK_COMMIT : RSINK_ROLLBACK);
+		if (p->decision != RSINK_UNDECIDED || p->epoch >= epoch)
+			continue;
+		if (!is_owner && !p->fenced && !has_privs_of_role(GetUserId(), p->owner))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("must be owner of sink \"%s\" to finish the prepared batch \"%s\"",
+							sink->name, p->gid),
+					 errdetail("Nothing has been changed."),
+					 errhint("The owner of the sink, or the role that has prepared it, can start the job.")));
+		rsink_decide(sink, p->job, p->writer, p->epoch, p->number, p->xid,
+					 commits ? RSINK_COMMIT : RSINK_ROLLBACK);
 	}
 }
 
@@ -132,10 +148,11 @@ open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
 {
 	bool		is_new;
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *job = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *job = rsink_name_argument(fcinfo, 1, "job");
 	RsinkSink  *sink;
 	int32		sink_id;
 	TupleDesc	desc;
+	List	   *leftovers;
 
 	rsink_require_nonatomic(fcinfo, call);
 	sink = rsink_sink_lookup(name, restores ? RSINK_IS_OWNER : RSINK_MAY_APPLY);
@@ -147,9 +164,10 @@ open_and_fence(FunctionCallInfo fcinfo, const char *call, const char *writer,
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	rsink_job_lock(job);
+	leftovers = rsink_prepared_list(sink, job, writer);
 	token = rsink_epoch_open(sink, job, writer, token_isnull, token, &is_new);
 	if (is_new)
-		decide_leftovers(sink, job, writer, token, restores, restored);
+		decide_leftovers(sink, leftovers, token, restores, restored);
 	rsink_durable_answer();
 	SPI_commit();
 	end_sessions(sink_id, job, writer, token);
@@ -173,9 +191,7 @@ Datum
 revenue_sink_open_writer(PG_FUNCTION_ARGS)
 {
 	rsink_require_argument(fcinfo, 0, "sink");
-	rsink_require_argument(fcinfo, 1, "job");
-	rsink_require_argument(fcinfo, 2, "writer");
-	return open_and_fence(fcinfo, "open_writer()", text_to_cstring(PG_GETARG_TEXT_PP(2)),
+	return open_and_fence(fcinfo, "open_writer()", rsink_name_argument(fcinfo, 2, "writer"),
 						  !PG_ARGISNULL(3), PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3), PG_ARGISNULL(4),
 						  PG_ARGISNULL(4) ? 0 : PG_GETARG_INT64(4));
 }
@@ -189,7 +205,6 @@ Datum
 revenue_sink_recover(PG_FUNCTION_ARGS)
 {
 	rsink_require_argument(fcinfo, 0, "sink");
-	rsink_require_argument(fcinfo, 1, "job");
 	return open_and_fence(fcinfo, "recover()", NULL, !PG_ARGISNULL(2),
 						  PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2), PG_ARGISNULL(3),
 						  PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3));

@@ -58,6 +58,9 @@
 /* Has the current transaction deleted page rows? Reset at its end. */
 bool		rsink_seen_deleting = false;
 
+/* Is this the process that all others leave a build to when memory is short? */
+bool		rsink_seen_builder = false;
+
 /* Where the current transaction, the worker's, has spilled during a build. */
 static RsinkShared *spilling_shared;
 static Oid	spilling_seen;
@@ -102,6 +105,7 @@ rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
 	seen->sink = sink;
 	seen->shared = sink->shared;
 	seen->settling = settling;
+	seen->context = CurrentMemoryContext;
 	rsink_table_open(&seen->pages, sink->seen);
 	rsink_table_open(&seen->spill, sink->spill);
 }
@@ -112,6 +116,8 @@ rsink_seen_end(RsinkSeen *seen)
 {
 	rsink_table_close(&seen->pages);
 	rsink_table_close(&seen->spill);
+	if (seen->deferred.rel != NULL)
+		rsink_table_close(&seen->deferred);
 }
 
 /*
@@ -176,8 +182,7 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 						 errhint("Finish them, or raise revenue_sink.dedup_memory and restart the server.")));
 			if (!may_spill)
 				done = false;
-			else if (rsink_spill_state(&seen->spill, &seen->spill_index, &fp,
-									   &payload) != RSINK_ROW_COUNTED)
+			else if (rsink_spill_state(&seen->spill, &fp, &payload) != RSINK_ROW_COUNTED)
 			{
 				rsink_spill_add(&seen->spill, &fp, row.newest);
 				shared->spilled = shared->spilling = true;
@@ -262,7 +267,8 @@ build_step(RsinkSeen *seen, bool may_spill)
  * Enter the section with an index that is complete. Whoever comes first after
  * a restart helps to build it; the work of a caller that is cancelled isn't
  * lost. Memory that is used up during a build takes the worker, since what is
- * spilled then must be committed before anyone relies on it.
+ * spilled then must be committed before anyone relies on it. The worker itself
+ * must not wait for that, and gets an error.
  */
 void
 rsink_seen_lock(RsinkSeen *seen)
@@ -276,6 +282,10 @@ rsink_seen_lock(RsinkSeen *seen)
 			return;
 		wait = seen->shared->short_of_memory || seen->shared->spilling;
 		LWLockRelease(&seen->shared->lock);
+		if (wait && rsink_seen_builder)
+			ereport(ERROR,
+					(errcode(ERRCODE_RSINK_NOT_BUILT),
+					 errmsg("the index of sink \"%s\" has to be built again first", seen->sink->name)));
 		if (wait)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -351,7 +361,7 @@ lookup_state(RsinkSeen *seen, RsinkPageReader *reader, const RsinkFingerprint *f
 	if (open)
 		return RSINK_ROW_OPEN;
 	if (seen->shared->spilled)
-		return rsink_spill_state(&seen->spill, &seen->spill_index, fp, payload);
+		return rsink_spill_state(&seen->spill, fp, payload);
 	return RSINK_ROW_GONE;
 }
 
@@ -383,7 +393,6 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 										oldest, newest);
 
 	rsink_table_insert(&seen->pages, tuple);
-	shared->low_claim = Min(shared->low_claim, oldest);
 	if (n < RSINK_SMALL_ROW)
 		shared->small_rows++;
 	for (int i = 0; i < n; i++)
@@ -397,10 +406,16 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 	heap_freetuple(tuple);
 }
 
-/* Insert a page row for these keys. Caller holds the section. */
+/*
+ * Insert a page row for these keys. Caller holds the section.
+ *
+ * The horizon keeps behind the oldest event of a row that is undecided. Late
+ * ones, which are claimed without a promise, would hold it where it is.
+ */
 static void
 claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
 {
+	RsinkShared *shared = seen->shared;
 	TimestampTz oldest = DT_NOEND;
 	TimestampTz newest = DT_NOBEGIN;
 
@@ -408,14 +423,20 @@ claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
 	{
 		TimestampTz time = events[keys[i].position].event_time;
 
-		oldest = Min(oldest, time);
+		if (time > shared->horizon)
+			oldest = Min(oldest, time);
 		newest = Max(newest, time);
 	}
-	rsink_seen_insert_row(seen, keys, n, oldest, newest);
+	shared->low_claim = Min(shared->low_claim, oldest);
+	rsink_seen_insert_row(seen, keys, n, Min(oldest, newest), newest);
 }
 
-/* One hold of the section. */
-static void
+/*
+ * One hold of the section; returns how many of the events have been decided on:
+ * all, or those before the first one that must be deferred while the table for
+ * that isn't open, since no lock may be waited for in here.
+ */
+static int
 claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		   RsinkKey *fresh, RsinkEvent **deferred)
 {
@@ -463,9 +484,15 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		}
 		if (last_state == RSINK_ROW_OPEN)
 		{
+			if (seen->deferred.rel == NULL && !seen->settling)
+			{
+				n = i;
+				break;
+			}
 			event->status = RSINK_DEFERRED;
 			deferred[ndeferred++] = event;
-			seen->shared->low_claim = Min(seen->shared->low_claim, event->event_time);
+			if (event->event_time > seen->shared->horizon)
+				seen->shared->low_claim = Min(seen->shared->low_claim, event->event_time);
 		}
 		else
 			event->status = last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
@@ -476,8 +503,9 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 
 	/* inside the section, so that no horizon passes between check and row */
 	if (ndeferred > 0 && !seen->settling)
-		rsink_defer(sink, deferred, ndeferred);
+		rsink_defer(sink, &seen->deferred, deferred, ndeferred);
 	rsink_seen_unlock(seen);
+	return n;
 }
 
 /*
@@ -493,10 +521,21 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
 	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
 
-	for (int from = 0; from < n; from += HOLD_EVENTS)
+	for (int from = 0; from < n;)
 	{
+		int			hold = Min(n - from, HOLD_EVENTS);
+		int			done;
+
 		CHECK_FOR_INTERRUPTS();
-		claim_hold(seen, events, keys + from, Min(n - from, HOLD_EVENTS), fresh, deferred);
+		done = claim_hold(seen, events, keys + from, hold, fresh, deferred);
+		if (done < hold)
+		{
+			MemoryContext old = MemoryContextSwitchTo(seen->context);
+
+			rsink_table_open_named(&seen->deferred, "deferred_event");
+			MemoryContextSwitchTo(old);
+		}
+		from += done;
 	}
 	pfree(fresh);
 	pfree(deferred);

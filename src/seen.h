@@ -22,11 +22,16 @@ typedef struct RsinkSeen
 	RsinkShared *shared;
 	RsinkTable	pages;
 	RsinkTable	spill;
-	Oid			spill_index;
+	RsinkTable	deferred;		/* its rel is NULL until something is deferred */
+	MemoryContext context;		/* of the open tables */
 	bool		settling;		/* events come from the deferred ones */
 } RsinkSeen;
 
+/* The worker must build the index, spilling what has no place in memory. */
+#define ERRCODE_RSINK_NOT_BUILT MAKE_SQLSTATE('R', 'S', '0', '0', '2')
+
 extern bool rsink_seen_deleting;
+extern bool rsink_seen_builder;
 
 extern void rsink_init_seen(void);
 extern void rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling);

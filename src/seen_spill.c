@@ -25,23 +25,19 @@
 #include "seen_spill.h"
 
 /*
- * Is this event counted by a row of the spill table, as of now? *index caches
- * the b-tree's OID; InvalidOid at first.
+ * Is this event counted by a row of the spill table, as of now? Takes no lock
+ * but those that came with the open table.
  */
 RsinkRowState
-rsink_spill_state(RsinkTable *spill, Oid *index, const RsinkFingerprint *fp,
-				  uint32 *payload)
+rsink_spill_state(RsinkTable *spill, const RsinkFingerprint *fp, uint32 *payload)
 {
 	RsinkRowState state = RSINK_ROW_GONE;
 	TupleTableSlot *slot = table_slot_create(spill->rel, NULL);
+	Relation	btree = rsink_table_open_index(spill, Anum_spill_hi);
 	SnapshotData dirty;
-	Relation	btree;
 	IndexScanDesc scan;
 	ScanKeyData keys[2];
 
-	if (!OidIsValid(*index))
-		*index = rsink_table_index(spill->rel, Anum_spill_hi);
-	btree = index_open(*index, RowExclusiveLock);
 	InitDirtySnapshot(dirty);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) fp->hi));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) fp->lo));
@@ -56,7 +52,6 @@ rsink_spill_state(RsinkTable *spill, Oid *index, const RsinkFingerprint *fp,
 		state = TransactionIdIsValid(dirty.xmin) ? RSINK_ROW_OPEN : RSINK_ROW_COUNTED;
 	}
 	index_endscan(scan);
-	index_close(btree, NoLock);
 	ExecDropSingleTupleTableSlot(slot);
 	return state;
 }

@@ -12,8 +12,8 @@
 
 struct RsinkTable;
 
-extern RsinkRowState rsink_spill_state(struct RsinkTable *spill, Oid *index,
-									   const RsinkFingerprint *fp, uint32 *payload);
+extern RsinkRowState rsink_spill_state(struct RsinkTable *spill, const RsinkFingerprint *fp,
+									   uint32 *payload);
 extern void rsink_spill_add(struct RsinkTable *spill, const RsinkFingerprint *fp,
 							TimestampTz event_time);
 

@@ -20,6 +20,7 @@
 #include "catalog/pg_collation.h"
 #include "common/int.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -27,6 +28,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -46,6 +48,7 @@ int			rsink_max_sinks = 64;
 static Slots *slots;
 static HTAB *cache;
 static Oid	catalog_relid = InvalidOid;
+static uint64 invalidations;	/* of the cache, so far */
 
 /* Raise, with the way out, where the server hasn't loaded the library. */
 void
@@ -158,7 +161,10 @@ slots_release(Oid db, Oid seen)
 	LWLockRelease(&slots->lock);
 }
 
-/* Give back the slots of this database's sinks that are gone. */
+/*
+ * Give back the slots of this database's sinks that are gone. One that we don't
+ * see may just be being made; its maker, and whoever uses it, has a lock on it.
+ */
 void
 rsink_release_gone(void)
 {
@@ -170,8 +176,12 @@ rsink_release_gone(void)
 		if (slots->slot[i].db == MyDatabaseId)
 			seen = slots->slot[i].seen;
 		LWLockRelease(&slots->lock);
-		if (OidIsValid(seen) && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(seen)))
+		if (!OidIsValid(seen) || SearchSysCacheExists1(RELOID, ObjectIdGetDatum(seen)) ||
+			!ConditionalLockRelationOid(seen, AccessExclusiveLock))
+			continue;
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(seen)))
 			slots_release(MyDatabaseId, seen);
+		UnlockRelationOid(seen, AccessExclusiveLock);
 	}
 }
 
@@ -200,14 +210,58 @@ slot_find(const RsinkSink *sink)
 		LWLockRelease(&unused->lock);
 		found = unused;
 	}
+	LWLockRelease(&slots->lock);
 	if (found != NULL)
 	{
 		LWLockAcquire(&found->lock, LW_EXCLUSIVE);
-		found->horizon = Max(found->horizon, horizon);
+		if (found->seen == sink->seen)
+			found->horizon = Max(found->horizon, horizon);
 		LWLockRelease(&found->lock);
 	}
-	LWLockRelease(&slots->lock);
 	return found;
+}
+
+/* The highest sequence number in a column of a table, whoever wrote it. */
+static int64
+highest_sequence(Oid relid, int attnum, int32 sink_id)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, SnapshotAny, 0, NULL);
+	TupleDesc	desc = RelationGetDescr(rel);
+	int64		highest = 0;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (sink_id == 0 ||
+			DatumGetInt32(heap_getattr(tuple, Anum_offset_sink_id, desc, &isnull)) == sink_id)
+			highest = Max(highest, DatumGetInt64(heap_getattr(tuple, attnum, desc, &isnull)));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return highest;
+}
+
+/*
+ * See that rsink_next_sequence() goes on from the numbers in the tables: after
+ * a restart, or on another machine, the clock may be behind them.
+ */
+static void
+start_sequence(const RsinkSink *sink, RsinkShared *shared)
+{
+	int64		highest = highest_sequence(rsink_catalog_relid("committed_offset"),
+										   Anum_offset_sequence, sink->id);
+	uint64		old = 0;
+
+	if (sink->totals)
+	{
+		highest = Max(highest, highest_sequence(sink->delta, Anum_version_sequence, 0));
+		highest = Max(highest, highest_sequence(sink->total, Anum_version_sequence, 0));
+	}
+	(void) pg_atomic_compare_exchange_u64(&shared->last_sequence, &old, Max(highest, 1));
 }
 
 /*
@@ -230,6 +284,8 @@ slot_attach(const RsinkSink *sink)
 				 errmsg("this server has no room for another sink"),
 				 errdetail("All %d places are taken.", rsink_max_sinks),
 				 errhint("Raise revenue_sink.max_sinks and restart the server.")));
+	if (pg_atomic_read_u64(&found->last_sequence) == 0)
+		start_sequence(sink, found);
 	return found;
 }
 
@@ -258,9 +314,10 @@ cache_invalidate(Datum arg, Oid relid)
 	HASH_SEQ_STATUS seq;
 	RsinkSink  *sink;
 
-	if (OidIsValid(relid) && relid != catalog_relid)
+	if (OidIsValid(relid) && OidIsValid(catalog_relid) && relid != catalog_relid)
 		return;
 	catalog_relid = InvalidOid;
+	invalidations++;
 	hash_seq_init(&seq, cache);
 	while ((sink = hash_seq_search(&seq)) != NULL)
 		sink->valid = false;
@@ -339,7 +396,10 @@ fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 	memcpy(sink->key, VARDATA_ANY(key), RSINK_HASH_KEY_BYTES);
 }
 
-/* Read a sink's row from the catalog into the cache. */
+/*
+ * Read a sink's row from the catalog into the cache. What is invalidated while
+ * we read is read again next time.
+ */
 static bool
 cache_load(RsinkSink *sink)
 {
@@ -351,10 +411,12 @@ cache_load(RsinkSink *sink)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	uint64		before;
 	bool		found;
 
-	catalog_relid = rsink_catalog_relid("sink_catalog");
-	rel = table_open(catalog_relid, AccessShareLock);
+	rel = table_open(rsink_catalog_relid("sink_catalog"), AccessShareLock);
+	catalog_relid = RelationGetRelid(rel);
+	before = invalidations;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyInit(&key, Anum_catalog_name, BTEqualStrategyNumber, F_TEXTEQ,
 				CStringGetTextDatum(sink->name));
@@ -366,7 +428,7 @@ cache_load(RsinkSink *sink)
 	if (found)
 	{
 		fill_sink(sink, tuple, RelationGetDescr(rel));
-		sink->valid = true;
+		sink->valid = invalidations == before;
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -390,25 +452,36 @@ rsink_relation_owner(Oid relid)
 	return owner;
 }
 
-/* May the current user do this with the sink? */
+static bool
+has_privilege(Oid relid, AclMode mode)
+{
+	bool		is_missing = false;
+
+	return pg_class_aclcheck_ext(relid, GetUserId(), mode, &is_missing) == ACLCHECK_OK;
+}
+
+static bool
+owns(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) &&
+		rsink_owns_relation(relid, GetUserId());
+}
+
+/* May the current user do this with the sink? Nothing, of a view that is gone. */
 bool
 rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
 {
-	Oid			user = GetUserId();
-
 	switch (right)
 	{
 		case RSINK_MAY_ANYTHING:
 			return true;
 		case RSINK_MAY_APPLY:
-			return pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK;
+			return has_privilege(sink->ingest, ACL_INSERT);
 		case RSINK_MAY_READ:
-			return pg_class_aclcheck(sink->fact, user, ACL_SELECT) == ACLCHECK_OK ||
-				pg_class_aclcheck(sink->ingest, user, ACL_INSERT) == ACLCHECK_OK ||
-				rsink_owns_relation(sink->ingest, user) ||
-				(OidIsValid(sink->total) && rsink_owns_relation(sink->total, user));
+			return has_privilege(sink->fact, ACL_SELECT) || has_privilege(sink->ingest, ACL_INSERT) ||
+				owns(sink->ingest) || owns(sink->total);
 		case RSINK_IS_OWNER:
-			return rsink_owns_relation(sink->ingest, user);
+			return owns(sink->ingest);
 	}
 	return false;
 }

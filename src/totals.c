@@ -127,6 +127,12 @@ check_total(const RsinkSink *sink, const RsinkTotal *total, int64 position)
 				 errmsg("bad total at position %lld for sink \"%s\": revenue is not finite",
 						(long long) position, sink->name),
 				 errhint("Revenue is a sum of finite amounts.")));
+	if (rsink_amount_is_huge(total->revenue))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("bad total at position %lld for sink \"%s\": revenue is too large",
+						(long long) position, sink->name),
+				 errhint("It must be below 10^100.")));
 	if (total->group_key && VARSIZE_ANY_EXHDR(total->group_key) > RSINK_ID_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -213,9 +219,11 @@ static void
 renumber(Inserted *list)
 {
 	int64		n = list->n;
+	BlockNumber nblocks;
 	RsinkTable	versions;
 
 	rsink_table_open(&versions, list->delta);
+	nblocks = RelationGetNumberOfBlocks(versions.rel);
 	for (int64 i = 0; i < n; i++)
 	{
 		HeapTupleData old;
@@ -224,9 +232,13 @@ renumber(Inserted *list)
 		bool		nulls[Natts_version];
 		HeapTuple	tuple;
 
+		CHECK_FOR_INTERRUPTS();
 		old.t_self = list->rows[i].tid;
-		if (!heap_fetch(versions.rel, SnapshotSelf, &old, &buffer, false))
-			continue;			/* its savepoint was rolled back */
+
+		/* after a savepoint's rollback the table may have been truncated */
+		if (ItemPointerGetBlockNumber(&old.t_self) >= nblocks ||
+			!heap_fetch(versions.rel, SnapshotSelf, &old, &buffer, false))
+			continue;			/* its row is gone */
 		heap_deform_tuple(&old, RelationGetDescr(versions.rel), values, nulls);
 		if (DatumGetInt64(values[Anum_version_sequence - 1]) != list->rows[i].sequence)
 		{

@@ -43,6 +43,7 @@
 #include "expire.h"
 #include "launcher.h"
 #include "revenue.h"
+#include "seen.h"
 #include "spi_util.h"
 #include "worker.h"
 
@@ -75,6 +76,7 @@ typedef struct Tended
 	TransactionId merged;		/* transaction that merged last */
 	int			merge_wait;		/* rounds to wait before merging again */
 	int			merge_backoff;
+	TimestampTz warned;			/* of batches in doubt, last time */
 } Tended;
 
 static HTAB *tended;
@@ -174,7 +176,7 @@ merge_is_due(Tended *t, RsinkSink *sink)
  * fenced off; returns how many. Each is finished in a transaction of its own.
  */
 static int64
-finish_decided(const char *name)
+finish_decided(Tended *t)
 {
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(old, "revenue_sink finish", ALLOCSET_SMALL_SIZES);
@@ -184,28 +186,19 @@ finish_decided(const char *name)
 	RsinkSink  *sink;
 	int64		finished = 0;
 
-	begin_step("look at prepared batches of sink", name);
+	begin_step("look at prepared batches of sink", t->name);
 	MemoryContextSwitchTo(context);
-	sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
 	prepared = rsink_prepared_list(sink, NULL, NULL);
 	foreach(lc, prepared)
 	{
 		RsinkPrepared *p = lfirst(lc);
 
-		if (p->decision == RSINK_UNDECIDED && rsink_is_fenced(sink, p))
-		{
-			rsink_job_lock(p->job);
-			p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number);
-			if (p->decision == RSINK_UNDECIDED && rsink_xid_is_prepared(p->xid))
-			{
-				rsink_decide(sink, p->job, p->writer, p->epoch, p->number, RSINK_ROLLBACK);
-				p->decision = RSINK_ROLLBACK;
-			}
-		}
+		rsink_decide_fenced(sink, p);
 		if (p->decision != RSINK_UNDECIDED)
 			due = lappend(due, p);
 	}
-	rsink_warn_in_doubt(sink, prepared);
+	rsink_warn_in_doubt(sink, prepared, &t->warned);
 	end_step();
 	foreach(lc, due)
 	{
@@ -229,9 +222,10 @@ tend(Tended *t)
 	bool		pending = false;
 	RsinkSink  *sink;
 
-	build_index(t->name);
+	/* first what may be in the way of a build: it needs memory */
+	moved += finish_decided(t);
 
-	moved += finish_decided(t->name);
+	build_index(t->name);
 
 	begin_step("merge sink", t->name);
 	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
@@ -313,11 +307,12 @@ tend_safely(Tended *t, MemoryContext context)
 	{
 		MemoryContextSwitchTo(context);
 		HOLD_INTERRUPTS();
+		/* an index that has to be built again is built first thing next round */
+		t->skip = geterrcode() == ERRCODE_RSINK_NOT_BUILT ? 0 : ERROR_ROUNDS;
 		EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
 		pgstat_report_activity(STATE_IDLE, NULL);
-		t->skip = ERROR_ROUNDS;
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
@@ -398,6 +393,7 @@ revenue_sink_worker_main(Datum arg)
 	rsink_worker_started(db);
 	BackgroundWorkerInitializeConnectionByOid(db, InvalidOid, 0);
 	pgstat_report_appname("revenue_sink worker");
+	rsink_seen_builder = true;
 	tended = hash_create("revenue_sink tended", 16, &ctl, HASH_ELEM | HASH_STRINGS);
 	context = AllocSetContextCreate(TopMemoryContext, "revenue_sink round", ALLOCSET_DEFAULT_SIZES);
 

@@ -245,6 +245,16 @@ ledger_complete(RsinkBatch *b)
 	table_close(ledger, NoLock);
 }
 
+static void
+raise_rolled_back(const RsinkBatch *b)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("batch %lld of writer \"%s\" was prepared in epoch %lld and rolled back",
+					(long long) b->number, b->writer, (long long) b->epoch),
+			 errhint("Open a new epoch with open_writer() or recover() to begin it again.")));
+}
+
 /*
  * begin_batch(sink, job, writer, epoch, number) -> boolean
  *
@@ -262,10 +272,11 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	RsinkBatch *b;
 	Relation	ledger;
 	LedgerState state;
+	RsinkDecision decision;
 
 	/* a NULL that came back for one that went in would look like "skip it" */
-	rsink_require_argument(fcinfo, 1, "job");
-	rsink_require_argument(fcinfo, 2, "writer");
+	(void) rsink_name_argument(fcinfo, 1, "job");
+	(void) rsink_name_argument(fcinfo, 2, "writer");
 	rsink_require_argument(fcinfo, 3, "epoch");
 	rsink_require_argument(fcinfo, 4, "number");
 	sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
@@ -322,18 +333,17 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	else
 		rsink_epoch_require(sink, b->job, b->writer, b->epoch);
 	table_close(ledger, NoLock);
+	decision = rsink_decision(sink, b->job, b->writer, b->epoch, b->number, InvalidTransactionId);
 
 	switch (state)
 	{
 		case LEDGER_NEW:
-			if (rsink_decision(sink, b->job, b->writer, b->epoch, b->number) != RSINK_UNDECIDED)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("batch %lld of writer \"%s\" was prepared in epoch %lld and rolled back",
-								(long long) b->number, b->writer, (long long) b->epoch),
-						 errhint("Open a new epoch with open_writer() or recover() to begin it again.")));
+			if (decision != RSINK_UNDECIDED)
+				raise_rolled_back(b);
 			break;
 		case LEDGER_DONE:
+			if (decision == RSINK_ROLLBACK)
+				raise_rolled_back(b);
 			rsink_durable_answer();
 			PG_RETURN_BOOL(false);
 		case LEDGER_OPEN:

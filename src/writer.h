@@ -40,6 +40,8 @@ extern void rsink_job_lock(const char *job);
 extern int64 rsink_epoch_current(int32 sink_id, const char *job, const char *writer);
 extern void rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer,
 								int64 epoch);
+extern void rsink_epoch_not_fenced(const RsinkSink *sink, const char *job, const char *writer,
+								   int64 epoch);
 extern int64 rsink_epoch_open(const RsinkSink *sink, const char *job, const char *writer,
 							  bool token_isnull, int64 token, bool *is_new);
 

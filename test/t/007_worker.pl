@@ -62,6 +62,41 @@ my $total = sink_table($node, 'postgres', 'total');
 is(apply_some('postgres', 'first'), '100', 'events');
 merged('postgres', 'it merges');
 
+# A sink whose creation hasn't been committed is nobody's to clear away: its place
+# in shared memory, whose counters say since when, stays its own.
+my $maker = $node->background_psql('postgres');
+my $since = q(SELECT stats_since FROM revenue_sink.stat_sink WHERE sink = 'new');
+$node->safe_psql('postgres', q(SELECT revenue_sink.create_sink('second', 'second_fact', 'second_events')));
+my $first = $maker->query_safe(qq(BEGIN;
+SELECT revenue_sink.create_sink('new', 'new_fact', 'new_events') \\gset
+SELECT revenue_sink.apply('new', 'o', 'e', '2024-03-01 10:00+00', 1) \\gset
+$since));
+$node->safe_psql('postgres', q(SELECT revenue_sink.apply('second', 'o', 'e', '2024-03-01 10:00+00', 1)));
+merged('postgres', 'it has done a round');
+is($maker->query_safe($since), $first, 'a sink that is being made keeps its place');
+$maker->query_safe('COMMIT');
+$maker->quit;
+is($node->safe_psql('postgres', $since), $first, 'and when it has been made');
+$node->safe_psql('postgres', q(SELECT revenue_sink.drop_sink('new')));
+
+# Whoever has batches in doubt is warned about, in each sink.
+my $log = -s $node->logfile;
+$node->append_conf('postgresql.conf', "revenue_sink.in_doubt_warning = '1s'");
+$node->reload;
+foreach my $sink (qw(s second))
+{
+	$node->safe_psql('postgres', "CALL revenue_sink.recover('$sink', 'job', NULL)");
+	$node->safe_psql('postgres', qq(BEGIN;
+SELECT revenue_sink.begin_batch('$sink', 'job', 'w', 1, 1);
+SELECT revenue_sink.pre_commit('$sink') AS gid \\gset
+PREPARE TRANSACTION :'gid'));
+}
+$node->wait_for_log(qr/WARNING:  batch 1 of writer "w" of job "job" of sink "$_" has been in doubt/, $log)
+  foreach qw(s second);
+ok(1, 'both are warned about');
+$node->safe_psql('postgres', "CALL revenue_sink.recover('$_', 'job', NULL)") foreach qw(s second);
+$node->safe_psql('postgres', q(SELECT revenue_sink.drop_sink('second')));
+
 # What was rolled back leaves no worker behind.
 $node->safe_psql('postgres', 'CREATE DATABASE never');
 $node->safe_psql('never', 'BEGIN; CREATE EXTENSION revenue_sink; ROLLBACK');

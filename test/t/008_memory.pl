@@ -117,6 +117,25 @@ is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))),
 	'check() finds nothing there');
 is(feed(0, 20000), '0|20000|0|0|0|0', 'nor is the first one disturbed');
 
+# A new file comes while the worker is about to settle: it builds the index, which
+# nobody else may do, and then settles.
+my $seen   = $node->safe_psql('postgres', q(SELECT seen FROM revenue_sink.sink_catalog WHERE name = 't'));
+my $holder = $node->background_psql('postgres');
+$holder->query_safe(q(BEGIN; SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1)));
+is($node->safe_psql('postgres', q(SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1))), 'deferred',
+	'an event to settle');
+my $rewriter = $node->background_psql('postgres');
+$rewriter->query_until(qr/begun/, "\\echo begun\nVACUUM FULL $seen;\n");
+wait_until('the worker waits behind VACUUM FULL', sub { $node->safe_psql('postgres', q(
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker' AND wait_event_type = 'Lock')) eq '1' });
+$holder->query_safe('COMMIT');
+$holder->quit;
+is($node->safe_psql('postgres', q(SET statement_timeout = '60s';
+SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1))), 'duplicate', 'writers go on');
+$rewriter->quit;
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM revenue_sink.deferred'), 'it is settled');
+is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))), '', 'check() finds nothing');
+
 # With more memory again.
 $node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '32MB'));
 $node->restart;

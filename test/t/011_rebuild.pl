@@ -121,6 +121,27 @@ $node->append_conf('postgresql.conf', q(revenue_sink.worker_interval = '1h'));
 $node->start;
 is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500', 'after a crash as well');
 
+# A clock that is behind what is in the tables, as after a restart on another
+# machine: what comes last wins all the same.
+$node->safe_psql('postgres', q(
+SELECT revenue_sink.create_sink('t', 'fact_t', 'events_t', mode => 'totals');
+SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:01+00', '2024-03-01 10:02+00']::timestamptz[], ARRAY[1, 1]);
+SELECT revenue_sink.merge('t');
+SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:02+00']::timestamptz[], ARRAY[2]);
+SELECT revenue_sink.store_offsets('s', 'source', ARRAY[0], ARRAY[1000])));
+my ($versions, $totals) = split /,/, $node->safe_psql('postgres',
+	q(SELECT delta || ',' || total FROM revenue_sink.sink_catalog WHERE name = 't'));
+$node->safe_psql('postgres', "UPDATE $_ SET sequence = sequence + 1000000000000")
+  foreach $versions, $totals, 'revenue_sink.committed_offset';
+$node->restart;
+is($node->safe_psql('postgres', q(
+\o /dev/null
+SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:01+00', '2024-03-01 10:02+00']::timestamptz[], ARRAY[3, 4]);
+SELECT revenue_sink.store_offsets('s', 'source', ARRAY[0], ARRAY[500]);
+\o
+SELECT string_agg(revenue::text, ' ' ORDER BY minute) FROM fact_t;
+SELECT next_offset FROM revenue_sink.offsets('s', 'source'))), "3 4\n500", 'the last one wins');
+
 # What is behind the horizon stays there.
 is(apply('12:00', 'later'), 'applied', 'time goes on');
 $node->safe_psql('postgres', q(SELECT revenue_sink.expire('s')));

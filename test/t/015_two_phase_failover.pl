@@ -148,7 +148,25 @@ like($stderr, qr/ERROR:  25000: cannot commit the checkpoint: .*\nDETAIL:  Nothi
 	'a checkpoint with a lost batch is refused');
 is(held($node), 'w1 1 in doubt, w2 1 in doubt, w1 2 in doubt', 'nothing has been changed');
 is(revenue($node), '0', 'nothing is counted');
-is($node->safe_psql('postgres', q(CALL revenue_sink.recover('s', 'job', 1))), '2', 'an earlier one is restored');
+
+# The transaction's id is given again, to one that is none of ours, and prepared.
+my ($xid) = $lost =~ /:(\d+):[0-9a-f]+$/;
+while ($node->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())') < $xid)
+{
+	$node->safe_psql('postgres', 'SELECT pg_current_xact_id()');
+}
+is($node->safe_psql('postgres', q(BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'foreign')), $xid,
+	'another transaction has its id');
+is($node->safe_psql('postgres', "SELECT revenue_sink.outcome('$lost')"), 'unknown', 'what became of the lost one');
+foreach my $call ("commit_checkpoint('s', 'job', 3, ARRAY['$lost'])", "commit_prepared('$lost')", "rollback_prepared('$lost')")
+{
+	(undef, undef, $stderr) = $node->psql('postgres', "SET statement_timeout = '20s'; CALL revenue_sink.$call");
+	like($stderr, qr/the outcome of .* is 'unknown'/, "refused: $call");
+}
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'foreign'");
+
+is($node->safe_psql('postgres', q(CALL revenue_sink.recover('s', 'job', 1))), '4294967297',
+	'an earlier one is restored, in an epoch that the lost primary did not give');
 is(held($node), '', 'nothing is left');
 is(revenue($node), '11', 'what belongs to it counts, the rest is to come again');
 

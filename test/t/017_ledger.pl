@@ -85,25 +85,25 @@ wait_for_rows('batch', 'none', 1);
 is(sql(begin('none', 1, 5)), 'f', 'a number in the range is known');
 is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'none')), '300|300', 'of all of them');
 
-# Of numbers with gaps the last thousand are kept, and one row says that there
+# Of numbers with gaps the last ten thousand are kept, and one row says that there
 # were others.
 my $early = prepare('gaps', 10);
 sql("CALL revenue_sink.commit_prepared('$early')");
-batches('gaps', 1, 20, 10, 1199);
-my $late = prepare('gaps', 12010);
+batches('gaps', 1, 20, 10, 10199);
+my $late = prepare('gaps', 102010);
 sql("CALL revenue_sink.commit_prepared('$late')");
-wait_for_rows('batch', 'gaps', 1001);
-is(sql(begin('gaps', 1, 12000)), 'f', 'a late number is known');
+wait_for_rows('batch', 'gaps', 10001);
+is(sql(begin('gaps', 1, 102000)), 'f', 'a late number is known');
 is(sql(begin('gaps', 1, 2020)), 'f', 'so is the earliest that is kept');
 like(error_of(begin('gaps', 1, $_)), qr/ERROR:  batch $_ of writer "w" is below the last one of epoch 1/,
 	"what became of number $_ isn't guessed")
-  foreach 10, 2010, 2015, 12005;
-is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'gaps')), '12010|1201', 'all events count');
+  foreach 10, 2010, 2015, 102005;
+is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'gaps')), '102010|10201', 'all events count');
 is(sql("SELECT revenue_sink.outcome('$late')"), 'committed', 'the outcome of a late one');
 is(sql("SELECT revenue_sink.outcome('$early')"), 'unknown', 'the outcome of a forgotten one');
 like(error_of("CALL revenue_sink.commit_prepared('$early')"), qr/is 'unknown'/, 'nor is it called committed');
-batches('gaps', 1, 12020, 10, 5);
-wait_for_rows('batch', 'gaps', 1001);
+batches('gaps', 1, 102020, 10, 5);
+wait_for_rows('batch', 'gaps', 10001);
 is(sql(q(SELECT number - last FROM revenue_sink.batch WHERE job = 'gaps' AND number > last)), '1',
 	'one row stands for all that is forgotten');
 
@@ -124,7 +124,7 @@ is(sql("SELECT revenue_sink.outcome('$held')"), 'rolled back', 'what was held');
 
 # Decided on, and then rolled back by hand: a row inserted by hand plays the part
 # of a decision whose call died.
-sql(q(INSERT INTO revenue_sink.decision SELECT sink_id, 'held', 'w', 2, 7, true, now() FROM revenue_sink.epoch LIMIT 1));
+sql(q(INSERT INTO revenue_sink.decision SELECT sink_id, 'held', 'w', 2, 7, '3', true, now() FROM revenue_sink.epoch LIMIT 1));
 like(error_of(begin('held', 2, 7)), qr/was prepared in epoch 2 and rolled back/,
 	'a decision never reaches another batch of its number');
 
@@ -153,7 +153,37 @@ wait_for_rows('epoch', 'names', 1);
 like(error_of(begin('names', 2, 2, 'w2')), qr/writer "w2" of job "names" has no epoch/, 'a forgotten one opens an epoch first');
 is(sql("CALL revenue_sink.open_writer('s', 'names', 'w4')"), '4', 'and gets one that nobody had');
 
+# Where the whole job has been opened, too, what a silent writer has fenced off
+# stays so.
+is(sql("CALL revenue_sink.recover('s', 'mixed', NULL)"), '1', 'the whole job');
+is(sql("CALL revenue_sink.open_writer('s', 'mixed', 'w1')"), '2', 'one of its writers');
+is(sql("CALL revenue_sink.open_writer('s', 'mixed', 'w2')"), '3', 'and another one');
+sql(q(UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job = 'mixed'));
+batches('none', 1, 401, 1, 100);
+wait_for_rows('batch', 'none', 1);
+like(error_of(begin('mixed', 1, 1, 'w1')), qr/epoch 1 of writer "w1" of job "mixed" has been fenced off/,
+	'a zombie of the job');
+is(sql(begin('mixed', 2, 1, 'w1')), 't', 'the living one');
+
+# A window without an end is no reason not to fold.
+sql(q(SELECT revenue_sink.alter_sink('s', dedup_window => '3650000 days')));
+batches('none', 1, 501, 1, 100);
+wait_for_rows('batch', 'none', 1);
+
+# Who opens an epoch doesn't take the worker, at work on old batches, for a zombie.
+my $worker = join ' ', worker_pids($node, 'postgres');
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE revenue_sink.committed_offset');
+batches('none', 1, 601, 1, 3);
+wait_until('the worker is amid folding', sub {
+	sql(q(SELECT revenue_sink.apply('s', 'look', 'e', '2024-03-01 10:01+00', 0);
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker' AND wait_event_type = 'Lock')) =~ /1$/ });
+is(sql("SET statement_timeout = '60s'; CALL revenue_sink.recover('s', 'none', NULL)"), '2', 'recover() amid folding');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+is(join(' ', worker_pids($node, 'postgres')), $worker, 'the worker lives');
+
 is(sql('SELECT problem FROM revenue_sink.check(\'s\')'), '', 'check() finds nothing');
-is(sql('SELECT sum(events) FROM fact_revenue_1m'), 400 + 1206 + 3 + 10 + 1, 'revenue');
+is(sql('SELECT sum(events) FROM fact_revenue_1m'), 603 + 10206 + 3 + 10 + 1, 'revenue');
 
 done_testing();
