@@ -96,8 +96,6 @@ rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n)
 	pfree(slots);
 }
 
-static void raise_no_index(Relation rel, int attnum) pg_attribute_noreturn();
-
 static void
 raise_no_index(Relation rel, int attnum)
 {
@@ -145,6 +143,7 @@ rsink_table_open_index(const RsinkTable *table, int attnum)
 			return index;
 	}
 	raise_no_index(table->rel, attnum);
+	return NULL;				/* not reached */
 }
 
 /* The index of a table whose first column is attnum. */
