@@ -4,6 +4,7 @@
 #	make demo				install what is missing, build, show the main job
 #	make check				install what is missing, build, run every test
 #	make check-all			make check with PostgreSQL 15, 17 and 18
+#	make check-processors	Kafka, Flink, Spark and drivers, killed while they write
 #	make bench				ratios against what a user would do instead
 #	make chaos N=...		a checkpointing processor and its server, killed at random
 #	make mutants			planted faults: does the suite catch each?
@@ -26,7 +27,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check check-all bench chaos mutants valgrind lint model debug
+PROJECT_GOALS = demo check check-all check-processors bench chaos mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
@@ -49,6 +50,11 @@ check:
 
 check-all:
 	@test/check_all
+
+check-processors:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install WERROR=1
+	@test/processors/check
 
 bench:
 	@test/setup check
