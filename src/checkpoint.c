@@ -175,8 +175,8 @@ xact_status(FullTransactionId xid)
  * that was begun again, after a gid that was never prepared, is told apart by
  * the transaction's id. On a server that lost the transaction in a failover,
  * its id lies in the future, or belongs to another transaction, and the ledger
- * hasn't got it under that id. Of an epoch or a number that the ledger has forgotten nothing
- * is claimed.
+ * hasn't got it under that id. Of an epoch or a number that the ledger has
+ * forgotten nothing is claimed.
  */
 static Outcome
 find_outcome(const RsinkGid *gid)

@@ -87,10 +87,17 @@ typedef enum RsinkRight
 
 extern int	rsink_max_sinks;
 
+/* sink_shared.c */
 extern void rsink_require_preload(void);
 extern Size rsink_shared_size(void);
 extern void rsink_shared_init(void);
+extern RsinkShared *rsink_shared_attach(const RsinkSink *sink);
+extern void rsink_release_gone(void);
+extern void rsink_release_database(Oid db);
+extern Oid	rsink_shared_database(int slot);
+extern int64 rsink_next_sequence(RsinkSink *sink, int64 *previous);
 
+/* sink.c */
 extern RsinkSink *rsink_sink_lookup(const char *name, RsinkRight right);
 extern RsinkSink *rsink_sink_lookup_dropping(const char *name);
 extern Oid	rsink_relation_owner(Oid relid);
@@ -99,10 +106,6 @@ extern RsinkSink *rsink_sink_by_ingest(Oid relid);
 extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);
 extern void rsink_sink_require_mode(const RsinkSink *sink, bool totals);
 extern void rsink_sink_changed(void);
-extern void rsink_release_gone(void);
-extern void rsink_release_database(Oid db);
-extern Oid	rsink_shared_database(int slot);
-extern int64 rsink_next_sequence(RsinkSink *sink, int64 *previous);
 extern int64 rsink_interval_usecs(const Interval *interval, const char *what);
 extern void rsink_init_sink(void);
 extern bool rsink_is_ingest_view(Oid relid);
