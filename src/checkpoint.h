@@ -32,7 +32,12 @@ typedef struct RsinkPrepared
 
 extern int	rsink_in_doubt_warning;
 
+/* The most keys that find batches in the ledger by sink, job and writer. */
+#define RSINK_LEDGER_KEYS 3
+
 /* prepared.c */
+extern int	rsink_ledger_keys(int32 sink_id, const char *job, const char *writer,
+							  ScanKeyData *keys);
 extern List *rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer);
 extern RsinkPrepared *rsink_prepared_find(const RsinkGid *gid);
 extern int	rsink_prepared_count(void);

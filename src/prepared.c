@@ -212,24 +212,41 @@ rsink_gid_in_progress(const RsinkGid *gid)
 }
 
 /*
+ * Fill in the keys that find a sink's batches in the ledger, RSINK_LEDGER_KEYS at
+ * most, or those of a job or of one writer; returns their number.
+ */
+int
+rsink_ledger_keys(int32 sink_id, const char *job, const char *writer, ScanKeyData *keys)
+{
+	int			n = 0;
+
+	ScanKeyInit(&keys[n++], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(sink_id));
+	if (job)
+	{
+		ScanKeyInit(&keys[n], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(job));
+		keys[n++].sk_collation = C_COLLATION_OID;
+	}
+	if (writer)
+	{
+		ScanKeyInit(&keys[n], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(writer));
+		keys[n++].sk_collation = C_COLLATION_OID;
+	}
+	return n;
+}
+
+/*
  * The prepared batches of a sink, or of a job, or of one writer, each with its
  * decision; a list of RsinkPrepared.
  */
 List *
 rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer)
 {
-	ScanKeyData keys[3];
+	ScanKeyData keys[RSINK_LEDGER_KEYS];
 
-	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(sink->id));
-	if (job)
-		ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
-					CStringGetTextDatum(job));
-	if (writer)
-		ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
-					CStringGetTextDatum(writer));
-	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
-	return complete(sink, find_in_progress(keys, job == NULL ? 1 : writer == NULL ? 2 : 3, NULL));
+	return complete(sink, find_in_progress(keys, rsink_ledger_keys(sink->id, job, writer, keys), NULL));
 }
 
 /* The batch of a gid, if it is prepared, or NULL. */

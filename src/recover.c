@@ -20,7 +20,6 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_collation.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -29,7 +28,6 @@
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -54,21 +52,13 @@ open_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
 	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
 	List	   *xids = NIL;
 	SnapshotData dirty;
-	ScanKeyData keys[3];
+	ScanKeyData keys[RSINK_LEDGER_KEYS];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&keys[0], Anum_ledger_sink_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(sink_id));
-	ScanKeyInit(&keys[1], Anum_ledger_job, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(job));
-	if (writer)
-		ScanKeyInit(&keys[2], Anum_ledger_writer, BTEqualStrategyNumber, F_TEXTEQ,
-					CStringGetTextDatum(writer));
-	keys[1].sk_collation = keys[2].sk_collation = C_COLLATION_OID;
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_ledger_sink_id), true,
-							  &dirty, writer ? 3 : 2, keys);
+							  &dirty, rsink_ledger_keys(sink_id, job, writer, keys), keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		TupleDesc	desc = RelationGetDescr(rel);

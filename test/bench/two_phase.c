@@ -214,30 +214,8 @@ send_events(const Side *side, const Batch *batch)
 static void
 trip(const Side *side, char *value)
 {
-	bool		synced = false;
-
 	sent(side, PQpipelineSync(side->conn));
-	while (!synced)
-	{
-		PGresult   *result = PQgetResult(side->conn);
-
-		switch (PQresultStatus(result))
-		{
-			case PGRES_TUPLES_OK:
-				if (value != NULL && PQfformat(result, 0) == 0)
-					snprintf(value, MAX_GID, "%s", PQgetvalue(result, 0, 0));
-				break;
-			case PGRES_COMMAND_OK:
-				break;
-			case PGRES_PIPELINE_SYNC:
-				synced = true;
-				break;
-			default:
-				if (result != NULL)
-					fail("%s: %s", side->way->name, PQresultErrorMessage(result));
-		}
-		PQclear(result);
-	}
+	pipeline_answers(side->conn, side->way, value, MAX_GID);
 }
 
 /* Phase one, and the gid; returns when its PREPARE began, if that is known. */

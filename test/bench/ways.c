@@ -201,9 +201,12 @@ way_prepare(PGconn *conn, const Way *way)
 	PQclear(result);
 }
 
-/* Wait for the answer to a batch, with all that belongs to it. */
-static void
-get_answer(PGconn *conn, const Way *way)
+/*
+ * Wait in a pipeline for all answers up to a sync; the last row's first value, if
+ * it's text, into "value" if that isn't NULL.
+ */
+void
+pipeline_answers(PGconn *conn, const Way *way, char *value, size_t size)
 {
 	bool		synced = false;
 
@@ -214,6 +217,9 @@ get_answer(PGconn *conn, const Way *way)
 		switch (PQresultStatus(result))
 		{
 			case PGRES_TUPLES_OK:
+				if (value != NULL && PQfformat(result, 0) == 0)
+					snprintf(value, size, "%s", PQgetvalue(result, 0, 0));
+				break;
 			case PGRES_COMMAND_OK:
 				break;
 			case PGRES_PIPELINE_SYNC:
@@ -239,10 +245,10 @@ run_prepared(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 		ok = PQsendQueryPrepared(conn, "apply", NARRAYS, (const char *const *) batches[b].array,
 								 batches[b].array_len, binary, 1) && PQpipelineSync(conn);
 		if (ok && b > 0)
-			get_answer(conn, way);
+			pipeline_answers(conn, way, NULL, 0);
 	}
 	if (ok && nbatches > 0)
-		get_answer(conn, way);
+		pipeline_answers(conn, way, NULL, 0);
 	if (!ok || PQexitPipelineMode(conn) != 1)
 		fail("%s: %s", way->name, PQerrorMessage(conn));
 }

@@ -42,6 +42,7 @@ extern void bench_exec(PGconn *conn, const char *sql);
 extern char *bench_value(PGconn *conn, const char *sql);
 extern double now_seconds(void);
 
+extern void pipeline_answers(PGconn *conn, const Way *way, char *value, size_t size);
 extern void way_prepare(PGconn *conn, const Way *way);
 extern double way_run(PGconn *conn, const Way *way, const Batch *batches, int nbatches);
 extern void way_totals(PGconn *conn, const Way *way, Truth *totals);
