@@ -6,6 +6,7 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.sql.PreparedStatement;
 import java.sql.SQLException;
+import java.sql.Types;
 import org.postgresql.util.PGBinaryObject;
 import org.postgresql.util.PGobject;
 
@@ -38,10 +39,12 @@ final class EventBuffer {
 		rows++;
 	}
 
-	/** As the parameters from FIRST on. */
+	/** As the parameters from FIRST on. Events without a group have no array of them. */
 	void bind(PreparedStatement statement, int first) throws SQLException {
 		for (int i = 0; i < columns.length; i++)
 			statement.setObject(first + i, columns[i].finished(rows));
+		if (groupKey.nulls == rows)
+			statement.setNull(first + columns.length - 1, Types.ARRAY, groupKey.getType());
 	}
 
 	void clear() {
@@ -56,10 +59,12 @@ final class EventBuffer {
 		private static final int HEADER = 20;
 		private static final long MICROS_TO_2000 = 946_684_800_000_000L;
 		private static final BigInteger BASE = BigInteger.valueOf(10_000);
+		private static final int[] POWER = {1, 10, 100, 1_000};
 
 		private final int element;
 		private transient ByteBuffer bytes = ByteBuffer.allocate(1 << 16).position(HEADER);
-		private boolean hasNull;
+		private transient short[] few = new short[5];
+		private int nulls;
 
 		@SuppressWarnings("this-escape")
 		Column(String type, int element) {
@@ -69,11 +74,11 @@ final class EventBuffer {
 
 		void clear() {
 			bytes.clear().position(HEADER);
-			hasNull = false;
+			nulls = 0;
 		}
 
 		Column finished(int rows) {
-			bytes.putInt(0, 1).putInt(4, hasNull ? 1 : 0).putInt(8, element).putInt(12, rows).putInt(16, 1);
+			bytes.putInt(0, 1).putInt(4, nulls > 0 ? 1 : 0).putInt(8, element).putInt(12, rows).putInt(16, 1);
 			return this;
 		}
 
@@ -86,7 +91,7 @@ final class EventBuffer {
 
 		private void addNull() {
 			room(0).putInt(-1);
-			hasNull = true;
+			nulls++;
 		}
 
 		void addText(String text) {
@@ -111,14 +116,22 @@ final class EventBuffer {
 			}
 			int decimals = Math.max(value.scale(), 0);
 			int fraction = (decimals + 3) / 4;
-			BigInteger rest = value.setScale(4 * fraction).unscaledValue().abs();
-			short[] digits = new short[rest.bitLength() / 13 + 1]; // of 13 bits and some each
+			short[] digits = few;
 			int count = 0;
+			long rest;
 
-			for (; rest.bitLength() > 62; rest = rest.divide(BASE))
-				digits[count++] = rest.mod(BASE).shortValue();
-			for (long r = rest.longValue(); r > 0; r /= 10_000)
-				digits[count++] = (short) (r % 10_000);
+			if (value.scale() >= 0 && value.precision() <= 15) {
+				rest = Math.abs(value.scaleByPowerOfTen(decimals).longValue()) * POWER[4 * fraction - decimals];
+			} else {
+				BigInteger much = value.setScale(4 * fraction).unscaledValue().abs();
+
+				digits = new short[much.bitLength() / 13 + 1]; // of 13 bits and some each
+				for (; much.bitLength() > 62; much = much.divide(BASE))
+					digits[count++] = much.mod(BASE).shortValue();
+				rest = much.longValue();
+			}
+			for (; rest > 0; rest /= 10_000)
+				digits[count++] = (short) (rest % 10_000);
 			room(8 + 2 * count).putInt(8 + 2 * count).putShort((short) count).putShort((short) (count - fraction - 1))
 					.putShort((short) (value.signum() < 0 ? 0x4000 : 0)).putShort((short) decimals);
 			while (count > 0)
