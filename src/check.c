@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "expire.h"
 #include "seen.h"
+#include "seen_lookup.h"
 #include "seen_spill.h"
 #include "spi_util.h"
 
@@ -67,26 +68,29 @@ static void
 check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 {
 	int			missing = 0;
-	RsinkPageReader reader;
+	RsinkKey	keys[RSINK_PAGE_MAX];
+	RsinkLookup lookup;
 
+	for (int i = 0; i < page->n; i++)
+		rsink_page_key(page, i, &keys[i].fp);
+	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+	(void) rsink_lookup_ahead(&lookup, keys, page->n);
 	rsink_seen_lock(seen);
-	rsink_page_reader_begin(&reader, seen->pages.rel);
 	for (int i = 0; i < page->n; i++)
 	{
-		RsinkFingerprint fp;
+		const RsinkFingerprint *fp = &keys[i].fp;
 		uint32		payload;
 
-		rsink_page_key(page, i, &fp);
-		if (rsink_index_has(&seen->shared->index, &fp, &tuple->t_self))
+		if (rsink_index_has(&seen->shared->index, fp, &tuple->t_self))
 			continue;
 		if (seen->shared->spilled &&
-			rsink_spill_state(&seen->spill, &fp, &payload) != RSINK_ROW_GONE)
+			rsink_spill_state(&lookup.spill, fp, &payload) != RSINK_ROW_GONE)
 			continue;
 		/* the row may have been packed or expired since our snapshot */
-		if (rsink_page_state(&reader, &tuple->t_self, &fp, false, &payload) != RSINK_ROW_GONE)
+		if (rsink_page_state(&lookup.pages, &tuple->t_self, fp, false, &payload) != RSINK_ROW_GONE)
 			missing++;
 	}
-	rsink_page_reader_end(&reader);
+	rsink_lookup_end(&lookup);
 	rsink_seen_unlock(seen);
 	if (missing > 0)
 		problem(check, "row (%u,%u) has %d events that the index doesn't find",

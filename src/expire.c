@@ -34,6 +34,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
+#include "seen_lookup.h"
 #include "spi_util.h"
 #include "writer.h"
 

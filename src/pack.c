@@ -24,6 +24,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
+#include "seen_lookup.h"
 
 /* Small rows packed in one transaction. */
 #define PACK_ROWS		20000

@@ -41,6 +41,7 @@
 #include "compat.h"
 #include "deferred.h"
 #include "seen.h"
+#include "seen_lookup.h"
 #include "seen_spill.h"
 
 /* Events checked and claimed in one hold of the lock: ten full pages. */
@@ -55,11 +56,11 @@
 /* The part of the pool that a build leaves to transactions in doubt. */
 #define BUILD_RESERVE	0.125
 
-/* Has the current transaction deleted page rows? Reset at its end. */
-bool		rsink_seen_deleting = false;
-
 /* Is this the process that all others leave a build to when memory is short? */
 bool		rsink_seen_builder = false;
+
+/* Did this process's look-ups read from disk of late? Then they're made ahead. */
+static bool looks_ahead = false;
 
 /* Where the current transaction, the worker's, has spilled during a build. */
 static RsinkShared *spilling_shared;
@@ -131,10 +132,12 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 	RsinkShared *shared = seen->shared;
 	Buffer		buffer = ReadBufferExtended(rel, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
 	bool		done = true;
+	RsinkSpillReader spill;
 	SnapshotData dirty;
 	Page		page;
 
 	InitDirtySnapshot(dirty);
+	rsink_spill_reader_begin(&spill, &seen->spill);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	for (OffsetNumber off = FirstOffsetNumber;
@@ -182,7 +185,7 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 						 errhint("Finish them, or raise revenue_sink.dedup_memory and restart the server.")));
 			if (!may_spill)
 				done = false;
-			else if (rsink_spill_state(&seen->spill, &fp, &payload) != RSINK_ROW_COUNTED)
+			else if (rsink_spill_state(&spill, &fp, &payload) != RSINK_ROW_COUNTED)
 			{
 				rsink_spill_add(&seen->spill, &fp, row.newest);
 				shared->spilled = shared->spilling = true;
@@ -192,6 +195,7 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 		}
 	}
 	UnlockReleaseBuffer(buffer);
+	rsink_spill_reader_end(&spill);
 	return done;
 }
 
@@ -319,63 +323,17 @@ rsink_seen_build(RsinkSeen *seen, bool may_spill)
 	return done;
 }
 
-/*
- * Is this event counted, as of now? Caller holds the section.
- *
- * A row seen open is read again before the event is called open: its
- * transaction, a packing for one, may have committed while we looked at the
- * others, which is why those were gone.
- */
-static RsinkRowState
-lookup_state(RsinkSeen *seen, RsinkPageReader *reader, const RsinkFingerprint *fp,
-			 uint32 *payload)
-{
-	ItemPointerData tids[RSINK_INDEX_CANDIDATES];
-	int			n = rsink_index_lookup(&seen->shared->index, fp, tids);
-	bool		open = false;
-
-	for (int pass = 0; pass < 2 && (pass == 0 || open); pass++)
-	{
-		open = false;
-		for (int i = 0; i < n; i++)
-		{
-			RsinkRowState state = rsink_page_state(reader, &tids[i], fp, pass > 0, payload);
-
-			if (state == RSINK_ROW_COUNTED)
-				return state;
-			if (state == RSINK_ROW_OPEN)
-				open = true;
-			else
-			{
-				/*
-				 * No visible row at this address: dead for ever, unless it is
-				 * our own transaction that has deleted it. (A row without
-				 * this fingerprint means an entry of another one.)
-				 */
-				if (pass == 0 && !rsink_seen_deleting &&
-					!ItemPointerEquals(&reader->tid, &tids[i]))
-					rsink_index_remove(&seen->shared->index, fp, &tids[i]);
-			}
-		}
-	}
-	if (open)
-		return RSINK_ROW_OPEN;
-	if (seen->shared->spilled)
-		return rsink_spill_state(&seen->spill, fp, payload);
-	return RSINK_ROW_GONE;
-}
-
-/* The same for a single event, from outside the section. */
+/* Is this event counted, as of now? Enters the section. */
 RsinkRowState
 rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
 {
-	RsinkPageReader reader;
+	RsinkLookup lookup;
 	RsinkRowState state;
 
 	rsink_seen_lock(seen);
-	rsink_page_reader_begin(&reader, seen->pages.rel);
-	state = lookup_state(seen, &reader, fp, payload);
-	rsink_page_reader_end(&reader);
+	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+	state = rsink_lookup_state(&lookup, fp, payload);
+	rsink_lookup_end(&lookup);
 	rsink_seen_unlock(seen);
 	return state;
 }
@@ -433,8 +391,9 @@ claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
 
 /*
  * One hold of the section; returns how many of the events have been decided on:
- * all, or those before the first one that must be deferred while the table for
- * that isn't open, since no lock may be waited for in here.
+ * all, or those before something that nobody must wait for in here. That is the
+ * lock on the table of deferred events, if it isn't open and is needed; and the
+ * disk, once a look-up had to read from it, as the next ones will then.
  */
 static int
 claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
@@ -446,15 +405,20 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 	uint32		last_payload = 0;	/* and what stands under its name */
 	int			nfresh = 0;
 	int			ndeferred = 0;
-	RsinkPageReader reader;
+	RsinkLookup lookup;
 
 	rsink_seen_lock(seen);
-	rsink_page_reader_begin(&reader, seen->pages.rel);
+	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
 	for (int i = 0; i < n; i++)
 	{
 		const RsinkFingerprint *fp = &keys[i].fp;
 		RsinkEvent *event = &events[keys[i].position];
 
+		if (unlikely(lookup.from_disk))
+		{
+			n = i;
+			break;
+		}
 		if (i + PREFETCH_AHEAD < n)
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
 		if (event->event_time <= seen->shared->horizon && !sink->apply_late)
@@ -465,7 +429,7 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
 		{
 			last = fp;
-			last_state = lookup_state(seen, &reader, fp, &last_payload);
+			last_state = rsink_lookup_state(&lookup, fp, &last_payload);
 			if (last_state == RSINK_ROW_GONE)
 			{
 				event->status = RSINK_APPLIED;
@@ -486,6 +450,7 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		{
 			if (seen->deferred.rel == NULL && !seen->settling)
 			{
+				seen->defers = true;
 				n = i;
 				break;
 			}
@@ -497,7 +462,8 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		else
 			event->status = last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
 	}
-	rsink_page_reader_end(&reader);
+	looks_ahead |= lookup.from_disk;
+	rsink_lookup_end(&lookup);
 	if (nfresh > 0)
 		claim(seen, events, fresh, nfresh);
 
@@ -505,6 +471,22 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 	if (ndeferred > 0 && !seen->settling)
 		rsink_defer(sink, &seen->deferred, deferred, ndeferred);
 	rsink_seen_unlock(seen);
+	return n;
+}
+
+/*
+ * Read ahead of a hold what it will look up. How many keys it may be of: so few
+ * that the blocks of all of them have a place in shared buffers.
+ */
+static int
+look_ahead(RsinkSeen *seen, const RsinkKey *keys, int n)
+{
+	RsinkLookup lookup;
+
+	n = Min(n, Max(1, NBuffers / 4));
+	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+	looks_ahead = rsink_lookup_ahead(&lookup, keys, n);
+	rsink_lookup_end(&lookup);
 	return n;
 }
 
@@ -524,18 +506,18 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 	for (int from = 0; from < n;)
 	{
 		int			hold = Min(n - from, HOLD_EVENTS);
-		int			done;
 
 		CHECK_FOR_INTERRUPTS();
-		done = claim_hold(seen, events, keys + from, hold, fresh, deferred);
-		if (done < hold)
+		if (looks_ahead)
+			hold = look_ahead(seen, keys + from, hold);
+		from += claim_hold(seen, events, keys + from, hold, fresh, deferred);
+		if (seen->defers && seen->deferred.rel == NULL)
 		{
 			MemoryContext old = MemoryContextSwitchTo(seen->context);
 
 			rsink_table_open_named(&seen->deferred, "deferred_event");
 			MemoryContextSwitchTo(old);
 		}
-		from += done;
 	}
 	pfree(fresh);
 	pfree(deferred);

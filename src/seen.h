@@ -25,12 +25,12 @@ typedef struct RsinkSeen
 	RsinkTable	deferred;		/* its rel is NULL until something is deferred */
 	MemoryContext context;		/* of the open tables */
 	bool		settling;		/* events come from the deferred ones */
+	bool		defers;			/* "deferred" is needed */
 } RsinkSeen;
 
 /* The worker must build the index, spilling what has no place in memory. */
 #define ERRCODE_RSINK_NOT_BUILT MAKE_SQLSTATE('R', 'S', '0', '0', '2')
 
-extern bool rsink_seen_deleting;
 extern bool rsink_seen_builder;
 
 extern void rsink_init_seen(void);

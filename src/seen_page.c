@@ -70,7 +70,7 @@ rsink_page_deform(TupleDesc desc, HeapTuple tuple, RsinkPage *page)
 	page->newest = DatumGetTimestampTz(values[Anum_seen_newest - 1]);
 	page->n = DatumGetInt32(values[Anum_seen_events - 1]);
 	if (nulls[Anum_seen_fingerprints - 1] ||
-		VARATT_IS_EXTERNAL(bytes) || VARATT_IS_COMPRESSED(bytes) ||
+		VARATT_IS_EXTERNAL(bytes) || VARATT_IS_COMPRESSED(bytes) || page->n > RSINK_PAGE_MAX ||
 		VARSIZE_ANY_EXHDR(bytes) != page->n * FINGERPRINT_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),

@@ -24,35 +24,54 @@
 #include "compat.h"
 #include "seen_spill.h"
 
+/* Start reading; nothing is done before a row is asked for. */
+void
+rsink_spill_reader_begin(RsinkSpillReader *reader, const RsinkTable *spill)
+{
+	reader->spill = spill;
+	reader->scan = NULL;
+}
+
+/* Let go of what is pinned. */
+void
+rsink_spill_reader_end(RsinkSpillReader *reader)
+{
+	if (reader->scan == NULL)
+		return;
+	index_endscan(reader->scan);
+	ExecDropSingleTupleTableSlot(reader->slot);
+	reader->scan = NULL;
+}
+
 /*
  * Is this event counted by a row of the spill table, as of now? Takes no lock
  * but those that came with the open table.
  */
 RsinkRowState
-rsink_spill_state(RsinkTable *spill, const RsinkFingerprint *fp, uint32 *payload)
+rsink_spill_state(RsinkSpillReader *reader, const RsinkFingerprint *fp, uint32 *payload)
 {
 	RsinkRowState state = RSINK_ROW_GONE;
-	TupleTableSlot *slot = table_slot_create(spill->rel, NULL);
-	Relation	btree = rsink_table_open_index(spill, Anum_spill_hi);
-	SnapshotData dirty;
-	IndexScanDesc scan;
 	ScanKeyData keys[2];
 
-	InitDirtySnapshot(dirty);
+	if (reader->scan == NULL)
+	{
+		InitDirtySnapshot(reader->dirty);
+		reader->slot = table_slot_create(reader->spill->rel, NULL);
+		reader->scan = rsink_index_beginscan(reader->spill->rel,
+											 rsink_table_open_index(reader->spill, Anum_spill_hi),
+											 &reader->dirty, 2);
+	}
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) fp->hi));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) fp->lo));
-	scan = rsink_index_beginscan(spill->rel, btree, &dirty, 2);
-	index_rescan(scan, keys, 2, NULL, 0);
+	index_rescan(reader->scan, keys, 2, NULL, 0);
 	while (state != RSINK_ROW_COUNTED &&
-		   index_getnext_slot(scan, ForwardScanDirection, slot))
+		   index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
 	{
 		bool		isnull;
 
-		*payload = (uint32) DatumGetInt32(slot_getattr(slot, Anum_spill_payload, &isnull));
-		state = TransactionIdIsValid(dirty.xmin) ? RSINK_ROW_OPEN : RSINK_ROW_COUNTED;
+		*payload = (uint32) DatumGetInt32(slot_getattr(reader->slot, Anum_spill_payload, &isnull));
+		state = TransactionIdIsValid(reader->dirty.xmin) ? RSINK_ROW_OPEN : RSINK_ROW_COUNTED;
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
 	return state;
 }
 

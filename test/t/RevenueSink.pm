@@ -233,7 +233,7 @@ FROM $fact ORDER BY 1, group_key COLLATE "C"));
 
 =pod
 
-=item build_client(name)
+=item build_client(name, option, ...)
 
 Compile test/t/<name>.c against this installation's libpq. Returns its path,
 undef where there is no compiler.
@@ -242,7 +242,7 @@ undef where there is no compiler.
 
 sub build_client
 {
-	my ($name) = @_;
+	my ($name, @options) = @_;
 	my $source = "$FindBin::RealBin/$name.c";
 	my $binary = PostgreSQL::Test::Utils::tempdir() . "/$name";
 	my %config;
@@ -255,7 +255,7 @@ sub build_client
 	my ($cc) = split / /, $config{cc};
 	return undef if system("command -v $cc >/dev/null 2>&1") != 0;
 	system_or_bail($cc, '-O1', '-o', $binary, $source, "-I$config{includedir}",
-		"-L$config{libdir}", "-Wl,-rpath,$config{libdir}", '-lpq');
+		"-L$config{libdir}", "-Wl,-rpath,$config{libdir}", '-lpq', @options);
 	return $binary;
 }
 
