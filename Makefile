@@ -2,15 +2,17 @@
 #
 #	make && make install	build for the PostgreSQL of PG_CONFIG
 #	make demo				install what is missing, build, show the main job
-#	make check				install what is missing, build, run every test
+#	make check				install what is missing, build, run the test suite
 #	make check-all			make check with PostgreSQL 15, 17 and 18
-#	make check-processors	Kafka, Flink, Spark and drivers, killed while they write
+#	make check-processors	Kafka, Spark and Flink, killed while they write
 #	make bench				ratios against what a user would do instead
 #	make chaos N=...		a checkpointing processor and its server, killed at random
+#	make model				random calls in several sessions, compared with a small model
 #	make mutants			planted faults: does the suite catch each?
 #	make valgrind			the regress tests under valgrind
 #	make lint				compilers, clang-tidy and cppcheck
-#	make debug				build with assertions and without optimization
+#	make debug				install a build with assertions and without optimization; back to
+#							the other one: make clean install
 
 EXTENSION = revenue_sink
 MODULE_big = revenue_sink
@@ -81,6 +83,8 @@ lint:
 	@test/lint
 
 model:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install
 	@test/model/run
 
 debug:

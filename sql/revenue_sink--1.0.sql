@@ -227,7 +227,7 @@ CREATE FUNCTION revenue_sink.begin_batch(
 	sink text, job text, writer text, epoch bigint, number bigint)
 RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_begin_batch';
 COMMENT ON FUNCTION revenue_sink.begin_batch(text, text, text, bigint, bigint) IS
-	'start a batch, first thing in its transaction; false: it is committed already, skip it';
+	'start a batch, first thing in its transaction; false: it is committed or prepared already, skip it';
 
 CREATE FUNCTION revenue_sink.store_offsets(
 	sink text, source text, partition int[], next_offset bigint[])
@@ -243,12 +243,12 @@ COMMENT ON FUNCTION revenue_sink.pre_commit(text) IS
 CREATE PROCEDURE revenue_sink.commit_prepared(gid text, INOUT outcome text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_prepared';
 COMMENT ON PROCEDURE revenue_sink.commit_prepared(text, text) IS
-	'phase two for one batch; however often it is called. For the sink''s owner';
+	'phase two for one batch; may be called any number of times. For the sink''s owner';
 
 CREATE PROCEDURE revenue_sink.rollback_prepared(gid text, INOUT outcome text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_rollback_prepared';
 COMMENT ON PROCEDURE revenue_sink.rollback_prepared(text, text) IS
-	'give up one prepared batch; however often it is called. For the sink''s owner';
+	'give up one prepared batch; may be called any number of times. For the sink''s owner';
 
 CREATE PROCEDURE revenue_sink.commit_checkpoint(
 	sink text, job text, checkpoint bigint, gids text[] DEFAULT NULL, INOUT committed bigint DEFAULT NULL)
@@ -284,12 +284,12 @@ COMMENT ON FUNCTION revenue_sink.merge(text) IS
 CREATE FUNCTION revenue_sink.expire(sink text)
 RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_expire';
 COMMENT ON FUNCTION revenue_sink.expire(text) IS
-	'forget events behind the dedup window now; returns the rows removed. For the sink''s owner';
+	'expire events behind the dedup window now, a bounded number a call; returns the rows removed. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.seen(sink text, order_id text, event_id text)
 RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_seen';
 COMMENT ON FUNCTION revenue_sink.seen(text, text, text) IS
-	'is this event counted and not expired, as far as is committed now?';
+	'is this event counted and not expired, by what is committed or by this transaction?';
 
 CREATE FUNCTION revenue_sink."check"(sink text)
 RETURNS TABLE (problem text)

@@ -5,7 +5,7 @@
  *
  * A sink's views belong to whoever creates it, and are made with that role's
  * rights. The tables behind them belong to the extension's owner: no role can
- * reach fingerprints, deltas or the ledger but through the functions.
+ * write fingerprints, deltas or the ledger but through the functions.
  *
  *-------------------------------------------------------------------------
  */
@@ -65,7 +65,7 @@ interval_argument(FunctionCallInfo fcinfo, int argno, const char *name, bool may
 	if (usecs == 0 && !may_be_zero)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be longer than nothing", name)));
+				 errmsg("%s must be greater than zero", name)));
 	return quote_literal_cstr(DatumGetCString(DirectFunctionCall1(interval_out,
 																  PG_GETARG_DATUM(argno))));
 }

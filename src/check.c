@@ -10,6 +10,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -18,13 +19,15 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
+#include "utils/uuid.h"
 
 #include "argument.h"
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
 #include "seen.h"
-#include "seen_lookup.h"
 #include "seen_spill.h"
 #include "spi_util.h"
 
@@ -34,9 +37,6 @@ typedef struct Check
 {
 	ReturnSetInfo *result;
 	RsinkSink  *sink;
-	RsinkFingerprint *fps;		/* all that are visible */
-	Size		n;
-	Size		size;
 } Check;
 
 static void
@@ -57,55 +57,89 @@ problem(Check *check, const char *format,...)
 	tuplestore_putvalues(check->result->setResult, check->result->setDesc, &value, &isnull);
 }
 
-static int
-compare_fps(const void *a, const void *b)
-{
-	return rsink_fingerprint_cmp(a, b);
-}
-
-/* Does the index, or the spill table, lead from each fingerprint to its row? */
+/*
+ * Does the index, or the spill table, lead from each fingerprint to its row?
+ *
+ * An event that the index doesn't know is in the spill table already, or its row
+ * has been packed or has expired since our snapshot. So those few are looked up
+ * afterwards, the row last.
+ */
 static void
 check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 {
+	RsinkFingerprint fps[RSINK_PAGE_MAX];
+	int			n = 0;
 	int			missing = 0;
-	RsinkKey	keys[RSINK_PAGE_MAX];
-	RsinkLookup lookup;
+	RsinkPageReader reader;
+	RsinkSpillReader spill;
 
-	for (int i = 0; i < page->n; i++)
-		rsink_page_key(page, i, &keys[i].fp);
-	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
-	(void) rsink_lookup_ahead(&lookup, keys, page->n);
 	rsink_seen_lock(seen);
 	for (int i = 0; i < page->n; i++)
 	{
-		const RsinkFingerprint *fp = &keys[i].fp;
+		rsink_page_key(page, i, &fps[n]);
+		if (!rsink_index_has(&seen->shared->index, &fps[n], &tuple->t_self))
+			n++;
+	}
+	rsink_seen_unlock(seen);
+
+	rsink_page_reader_begin(&reader, seen->pages.rel);
+	rsink_spill_reader_begin(&spill, &seen->spill);
+	for (int i = 0; i < n; i++)
+	{
 		uint32		payload;
 
-		if (rsink_index_has(&seen->shared->index, fp, &tuple->t_self))
-			continue;
-		if (seen->shared->spilled &&
-			rsink_spill_state(&lookup.spill, fp, &payload) != RSINK_ROW_GONE)
-			continue;
-		/* the row may have been packed or expired since our snapshot */
-		if (rsink_page_state(&lookup.pages, &tuple->t_self, fp, false, &payload) != RSINK_ROW_GONE)
+		if (rsink_spill_state(&spill, &fps[i], &payload) == RSINK_ROW_GONE &&
+			rsink_page_state(&reader, &tuple->t_self, &fps[i], true, &payload) != RSINK_ROW_GONE)
 			missing++;
 	}
-	rsink_lookup_end(&lookup);
-	rsink_seen_unlock(seen);
+	rsink_spill_reader_end(&spill);
+	rsink_page_reader_end(&reader);
 	if (missing > 0)
 		problem(check, "row (%u,%u) has %d events that the index doesn't find",
 				ItemPointerGetBlockNumber(&tuple->t_self),
 				ItemPointerGetOffsetNumber(&tuple->t_self), missing);
 }
 
+/* How many of the sorted identities are equal to the one before? */
+static int64
+count_twice(Tuplesortstate *sort)
+{
+	pg_uuid_t  *last = NULL;
+	int64		twice = 0;
+	Datum		value;
+	bool		isnull;
+
+	tuplesort_performsort(sort);
+	while (rsink_tuplesort_getdatum(sort, &value, &isnull))
+	{
+		pg_uuid_t  *identity = DatumGetUUIDP(value);
+
+		CHECK_FOR_INTERRUPTS();
+		if (last != NULL)
+		{
+			twice += memcmp(last, identity, UUID_LEN) == 0;
+			pfree(last);
+		}
+		last = identity;
+	}
+	return twice;
+}
+
+/* Each row by itself; and, sorted as UUIDs are, is an event in two of them? */
 static void
 check_pages(Check *check)
 {
 	RsinkSeen	seen;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Size		twice = 0;
+	int64		twice;
+	Tuplesortstate *sort = tuplesort_begin_datum(UUIDOID,
+												 lookup_type_cache(UUIDOID, TYPECACHE_LT_OPR)->lt_opr,
+												 InvalidOid, false, maintenance_work_mem, NULL,
+												 TUPLESORT_NONE);
 
+	StaticAssertStmt(offsetof(RsinkFingerprint, payload) == UUID_LEN,
+					 "an event's identity is as long as a UUID");
 	rsink_seen_begin(&seen, check->sink, false);
 	scan = systable_beginscan(seen.pages.rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -114,31 +148,25 @@ check_pages(Check *check)
 
 		CHECK_FOR_INTERRUPTS();
 		rsink_page_deform(RelationGetDescr(seen.pages.rel), tuple, &page);
-		if (check->n + page.n > check->size)
-		{
-			check->size = Max(check->size * 2, 65536);
-			check->fps = check->fps ?
-				repalloc_huge(check->fps, check->size * sizeof(RsinkFingerprint)) :
-				MemoryContextAllocHuge(CurrentMemoryContext, check->size * sizeof(RsinkFingerprint));
-		}
 		for (int i = 0; i < page.n; i++)
 		{
-			rsink_page_key(&page, i, &check->fps[check->n++]);
-			if (page.oldest > page.newest)
-				problem(check, "row (%u,%u) is older than itself",
-						ItemPointerGetBlockNumber(&tuple->t_self),
-						ItemPointerGetOffsetNumber(&tuple->t_self));
+			RsinkFingerprint fp;
+
+			rsink_page_key(&page, i, &fp);
+			tuplesort_putdatum(sort, UUIDPGetDatum((pg_uuid_t *) &fp), false);
 		}
+		if (page.oldest > page.newest)
+			problem(check, "row (%u,%u) is older than itself",
+					ItemPointerGetBlockNumber(&tuple->t_self),
+					ItemPointerGetOffsetNumber(&tuple->t_self));
 		check_row(check, &seen, tuple, &page);
 	}
 	systable_endscan(scan);
 	rsink_seen_end(&seen);
-	if (check->n > 1)
-		qsort(check->fps, check->n, sizeof(RsinkFingerprint), compare_fps);
-	for (Size i = 1; i < check->n; i++)
-		twice += rsink_fingerprint_cmp(&check->fps[i - 1], &check->fps[i]) == 0;
+	twice = count_twice(sort);
+	tuplesort_end(sort);
 	if (twice > 0)
-		problem(check, "%zu events are counted more than once", twice);
+		problem(check, INT64_FORMAT " events are counted more than once", twice);
 }
 
 /* Each event that the fact view counts has been seen, and the reverse. */

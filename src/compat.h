@@ -44,6 +44,15 @@ typedef RangeTblEntry RsinkPermission;
 #define RSINK_CHECK_PERMS_ARGUMENTS permissions, raise
 #endif
 
+/* The next one of a sort, a copy. */
+#if PG_VERSION_NUM >= 160000
+#define rsink_tuplesort_getdatum(sort, value, isnull) \
+	tuplesort_getdatum((sort), true, true, (value), (isnull), NULL)
+#else
+#define rsink_tuplesort_getdatum(sort, value, isnull) \
+	tuplesort_getdatum((sort), true, (value), (isnull), NULL)
+#endif
+
 #if PG_VERSION_NUM >= 170000
 #define rsink_log_message(prefix, msg, len) \
 	LogLogicalMessage((prefix), (msg), (len), true, false)

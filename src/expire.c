@@ -368,7 +368,9 @@ rsink_expire(RsinkSink *sink)
 		IS_VALID_TIMESTAMP(candidate))
 		horizon = raise_horizon(&seen, candidate);
 	removed = horizon == DT_NOBEGIN ? 0 : delete_rows(&seen, horizon, &events);
-	if (horizon != DT_NOBEGIN && sink->shared->spilled)
+
+	/* rows that are left for the next call need theirs */
+	if (horizon != DT_NOBEGIN && sink->shared->spilled && removed < EXPIRE_ROWS)
 		removed += rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE event_time <= '%s'",
 							 get_rel_name(sink->spill), timestamptz_to_str(horizon));
 	if (horizon != old_horizon || watermark != old_watermark || events > 0)

@@ -30,6 +30,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
@@ -47,6 +48,12 @@
 /* Events checked and claimed in one hold of the lock: ten full pages. */
 #define HOLD_EVENTS		(10 * RSINK_PAGE_MAX)
 
+/* So long may a hold take before the rest of its events get one of their own. */
+#define HOLD_MILLISECONDS 20
+
+/* So often is that looked at. */
+#define HOLD_CHECKED	64
+
 /* How far ahead the index is asked for its cache lines. */
 #define PREFETCH_AHEAD	8
 
@@ -59,8 +66,11 @@
 /* Is this the process that all others leave a build to when memory is short? */
 bool		rsink_seen_builder = false;
 
-/* Did this process's look-ups read from disk of late? Then they're made ahead. */
-static bool looks_ahead = false;
+/*
+ * Did this process's look-ups read from disk of late? Then keys are looked up
+ * ahead. So is the first batch, since servers and their clients start together.
+ */
+static bool looks_ahead = true;
 
 /* Where the current transaction, the worker's, has spilled during a build. */
 static RsinkShared *spilling_shared;
@@ -189,6 +199,7 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 			{
 				rsink_spill_add(&seen->spill, &fp, row.newest);
 				shared->spilled = shared->spilling = true;
+				shared->spill_generation++;
 				spilling_shared = shared;
 				spilling_seen = seen->sink->seen;
 			}
@@ -330,11 +341,12 @@ rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
 	RsinkLookup lookup;
 	RsinkRowState state;
 
-	rsink_seen_lock(seen);
 	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
-	state = rsink_lookup_state(&lookup, fp, payload);
-	rsink_lookup_end(&lookup);
+	rsink_seen_lock(seen);
+	rsink_lookup_enter(&lookup);
+	state = rsink_lookup_state(&lookup, 0, fp, payload);
 	rsink_seen_unlock(seen);
+	rsink_lookup_end(&lookup);
 	return state;
 }
 
@@ -358,6 +370,7 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 		if (!rsink_index_insert(&shared->index, &keys[i].fp, &tuple->t_self))
 		{
 			shared->spilled = true;
+			shared->spill_generation++;
 			rsink_spill_add(&seen->spill, &keys[i].fp, newest);
 		}
 	}
@@ -389,14 +402,26 @@ claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
 	rsink_seen_insert_row(seen, keys, n, Min(oldest, newest), newest);
 }
 
+/* Has this hold taken so long that others have waited enough? */
+static bool
+is_long(instr_time since)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, since);
+	return INSTR_TIME_GET_MILLISEC(now) > HOLD_MILLISECONDS;
+}
+
 /*
  * One hold of the section; returns how many of the events have been decided on:
- * all, or those before something that nobody must wait for in here. That is the
- * lock on the table of deferred events, if it isn't open and is needed; and the
- * disk, once a look-up had to read from it, as the next ones will then.
+ * all, or those before something that others must not wait for. That is the lock
+ * on the table of deferred events, if it isn't open and is needed; and the disk,
+ * once a look-up had to read from it or, which core doesn't count, has waited
+ * for somebody else's read.
  */
 static int
-claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
+claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const RsinkKey *keys, int n,
 		   RsinkKey *fresh, RsinkEvent **deferred)
 {
 	RsinkSink  *sink = seen->sink;
@@ -405,16 +430,19 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 	uint32		last_payload = 0;	/* and what stands under its name */
 	int			nfresh = 0;
 	int			ndeferred = 0;
-	RsinkLookup lookup;
+	instr_time	since;
 
 	rsink_seen_lock(seen);
-	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+	rsink_lookup_enter(lookup);
+	INSTR_TIME_SET_CURRENT(since);
 	for (int i = 0; i < n; i++)
 	{
 		const RsinkFingerprint *fp = &keys[i].fp;
 		RsinkEvent *event = &events[keys[i].position];
 
-		if (unlikely(lookup.from_disk))
+		if (i % HOLD_CHECKED == HOLD_CHECKED - 1 && is_long(since))
+			lookup->from_disk = true;
+		if (unlikely(lookup->from_disk))
 		{
 			n = i;
 			break;
@@ -429,7 +457,7 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
 		{
 			last = fp;
-			last_state = rsink_lookup_state(&lookup, fp, &last_payload);
+			last_state = rsink_lookup_state(lookup, i, fp, &last_payload);
 			if (last_state == RSINK_ROW_GONE)
 			{
 				event->status = RSINK_APPLIED;
@@ -450,7 +478,7 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		{
 			if (seen->deferred.rel == NULL && !seen->settling)
 			{
-				seen->defers = true;
+				seen->must_defer = true;
 				n = i;
 				break;
 			}
@@ -462,8 +490,6 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 		else
 			event->status = last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
 	}
-	looks_ahead |= lookup.from_disk;
-	rsink_lookup_end(&lookup);
 	if (nfresh > 0)
 		claim(seen, events, fresh, nfresh);
 
@@ -475,27 +501,12 @@ claim_hold(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n,
 }
 
 /*
- * Read ahead of a hold what it will look up. How many keys it may be of: so few
- * that the blocks of all of them have a place in shared buffers.
- */
-static int
-look_ahead(RsinkSeen *seen, const RsinkKey *keys, int n)
-{
-	RsinkLookup lookup;
-
-	n = Min(n, Max(1, NBuffers / 4));
-	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
-	looks_ahead = rsink_lookup_ahead(&lookup, keys, n);
-	rsink_lookup_end(&lookup);
-	return n;
-}
-
-/*
  * Decide on each of n sorted keys' events: sets their status to applied (and
  * claims it), duplicate, deferred (and puts it aside), conflict or late.
  *
- * Waits for nothing but the section. Event ids that are equal within the batch
- * count once, the one of the lowest position.
+ * Waits for no other transaction; what it waits for within the section is
+ * bounded. Event ids that are equal within the batch count once, the one of the
+ * lowest position.
  */
 void
 rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n)
@@ -506,12 +517,19 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 	for (int from = 0; from < n;)
 	{
 		int			hold = Min(n - from, HOLD_EVENTS);
+		RsinkLookup lookup;
 
 		CHECK_FOR_INTERRUPTS();
+		rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
 		if (looks_ahead)
-			hold = look_ahead(seen, keys + from, hold);
-		from += claim_hold(seen, events, keys + from, hold, fresh, deferred);
-		if (seen->defers && seen->deferred.rel == NULL)
+		{
+			hold = rsink_lookup_ahead(&lookup, keys + from, hold);
+			looks_ahead = lookup.from_disk;
+		}
+		from += claim_hold(seen, &lookup, events, keys + from, hold, fresh, deferred);
+		looks_ahead |= lookup.from_disk;
+		rsink_lookup_end(&lookup);
+		if (seen->must_defer && seen->deferred.rel == NULL)
 		{
 			MemoryContext old = MemoryContextSwitchTo(seen->context);
 

@@ -25,7 +25,7 @@ typedef struct RsinkSeen
 	RsinkTable	deferred;		/* its rel is NULL until something is deferred */
 	MemoryContext context;		/* of the open tables */
 	bool		settling;		/* events come from the deferred ones */
-	bool		defers;			/* "deferred" is needed */
+	bool		must_defer;		/* then it is needed */
 } RsinkSeen;
 
 /* The worker must build the index, spilling what has no place in memory. */

@@ -7,10 +7,16 @@
  * want of memory, the spill table has them. An answer holds for as long as the
  * caller holds the section.
  *
- * Neither rows nor the spill table need be in shared buffers, after a restart
- * for one, and whoever waits for the section can't be cancelled. So look-ups
- * can be made ahead, without the section: their answers are worth nothing, but
- * those made again inside find in the buffers what they need.
+ * Neither page rows nor the spill table need be in shared buffers, after a
+ * restart for one, and whoever waits for the section can't be cancelled. So
+ * keys can be looked up ahead of it. What is found then need not be true later,
+ * but makes the look-ups inside quick:
+ *
+ *	- The blocks of page rows that the index leads to are pinned, and read
+ *	  again. That costs no more than a look at memory.
+ *	- The spill table's answer stands if it is "counted". If it is "gone", it
+ *	  stands as long as no row has come into that table since, which a
+ *	  generation count in shared memory tells.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,7 +29,14 @@
 
 #include "seen_lookup.h"
 
-/* Has the current transaction deleted page rows? Reset at its end. */
+/* How far ahead memory and disk are asked for what is needed next. */
+#define PREFETCH_KEYS	8
+#define PREFETCH_BLOCKS 32
+
+/*
+ * Has the current transaction deleted page rows, so that one which can't be
+ * seen may come back? Reset at its end.
+ */
 bool		rsink_seen_deleting = false;
 
 /* Start looking up events in a sink, whose tables are open. */
@@ -31,18 +44,147 @@ void
 rsink_lookup_begin(RsinkLookup *lookup, RsinkShared *shared,
 				   const RsinkTable *pages, const RsinkTable *spill)
 {
+	memset(lookup, 0, sizeof(RsinkLookup));
 	lookup->shared = shared;
-	lookup->from_disk = false;
 	rsink_page_reader_begin(&lookup->pages, pages->rel);
 	rsink_spill_reader_begin(&lookup->spill, spill);
 }
 
-/* Let go of what was pinned. */
+/* Let go of what is pinned, and of what was learnt ahead. */
 void
 rsink_lookup_end(RsinkLookup *lookup)
 {
 	rsink_page_reader_end(&lookup->pages);
 	rsink_spill_reader_end(&lookup->spill);
+	while (lookup->npinned > 0)
+		ReleaseBuffer(lookup->pinned[--lookup->npinned]);
+	if (lookup->ahead != NULL)
+	{
+		pfree(lookup->ahead);
+		pfree(lookup->pinned);
+	}
+	lookup->ahead = NULL;
+	lookup->nahead = 0;
+}
+
+static int
+compare_blocks(const void *a, const void *b)
+{
+	BlockNumber x = *(const BlockNumber *) a;
+	BlockNumber y = *(const BlockNumber *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Pin the blocks of these rows; addresses are hints, and may lie anywhere. */
+static void
+pin_blocks(RsinkLookup *lookup, const ItemPointerData *tids, int n)
+{
+	Relation	rel = lookup->pages.rel;
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber *blocks = palloc(n * sizeof(BlockNumber));
+	int			distinct = 0;
+
+	for (int i = 0; i < n; i++)
+		blocks[i] = ItemPointerGetBlockNumberNoCheck(&tids[i]);
+	qsort(blocks, n, sizeof(BlockNumber), compare_blocks);
+	for (int i = 0; i < n && blocks[i] < nblocks; i++)
+	{
+		if (distinct == 0 || blocks[i] != blocks[distinct - 1])
+			blocks[distinct++] = blocks[i];
+	}
+	lookup->pinned = palloc(n * sizeof(Buffer));
+	for (int i = 0, asked = 0; i < distinct; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (; asked < Min(distinct, i + PREFETCH_BLOCKS) && effective_io_concurrency > 0; asked++)
+			(void) PrefetchBuffer(rel, MAIN_FORKNUM, blocks[asked]);
+		lookup->pinned[lookup->npinned++] = ReadBuffer(rel, blocks[i]);
+	}
+	pfree(blocks);
+}
+
+/* Does one of these rows count the event? Removes nothing from the index. */
+static bool
+is_counted_by(RsinkLookup *lookup, const ItemPointerData *tids, int n, const RsinkFingerprint *fp)
+{
+	uint32		payload;
+
+	for (int i = 0; i < n; i++)
+		if (rsink_page_state(&lookup->pages, &tids[i], fp, false, &payload) == RSINK_ROW_COUNTED)
+			return true;
+	return false;
+}
+
+/*
+ * Look up the first of n keys ahead; returns how many, one at least: no more
+ * than have their rows in our share of the buffers, as all these are pinned until
+ * the end. Takes the section in share mode for a moment, so must not be called
+ * within it; heeds a cancel. from_disk says then whether anything was read.
+ */
+int
+rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n)
+{
+	RsinkShared *shared = lookup->shared;
+	int64		reads = pgBufferUsage.shared_blks_read;
+	int			share = Max(1, NBuffers / MaxBackends);
+	int			room = 2 * n + RSINK_INDEX_CANDIDATES;
+	ItemPointerData *tids = palloc(room * sizeof(ItemPointerData));
+	int		   *end = palloc(n * sizeof(int));	/* of each key's tids */
+	int			ntids = 0;
+	int			nblocks = 0;
+	BlockNumber last = InvalidBlockNumber;
+	bool		spilled;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	spilled = shared->spilled;
+	lookup->generation = shared->spill_generation;
+	while (lookup->nahead < n && nblocks < share && ntids + RSINK_INDEX_CANDIDATES <= room)
+	{
+		int			i = lookup->nahead++;
+
+		if (i + PREFETCH_KEYS < n)
+			rsink_index_prefetch(&shared->index, &keys[i + PREFETCH_KEYS].fp);
+		end[i] = ntids + rsink_index_lookup(&shared->index, &keys[i].fp, &tids[ntids]);
+
+		/* keys that came in one call follow each other, and lead to the same row */
+		for (; ntids < end[i]; ntids++)
+		{
+			nblocks += ItemPointerGetBlockNumberNoCheck(&tids[ntids]) != last;
+			last = ItemPointerGetBlockNumberNoCheck(&tids[ntids]);
+		}
+	}
+	LWLockRelease(&shared->lock);
+
+	pin_blocks(lookup, tids, ntids);
+	lookup->ahead = palloc(lookup->nahead * sizeof(RsinkSpilled));
+	for (int i = 0, first = 0; i < lookup->nahead; first = end[i++])
+	{
+		RsinkSpilled *found = &lookup->ahead[i];
+
+		/* "open" is as good as not known: it is looked at again */
+		found->state = RSINK_ROW_OPEN;
+		if (!spilled || is_counted_by(lookup, &tids[first], end[i] - first, &keys[i].fp))
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		found->state = rsink_spill_state(&lookup->spill, &keys[i].fp, &found->payload);
+	}
+	lookup->from_disk = pgBufferUsage.shared_blks_read != reads;
+
+	/* a row's state is to be read again, and nothing of the spill table kept */
+	rsink_page_reader_end(&lookup->pages);
+	rsink_spill_reader_end(&lookup->spill);
+	pfree(tids);
+	pfree(end);
+	return lookup->nahead;
+}
+
+/* The caller has entered the section: from now on, look-ups are for good. */
+void
+rsink_lookup_enter(RsinkLookup *lookup)
+{
+	lookup->from_disk = false;
+	lookup->is_current = lookup->generation == lookup->shared->spill_generation;
 }
 
 /*
@@ -86,90 +228,28 @@ page_state(RsinkLookup *lookup, const RsinkFingerprint *fp, uint32 *payload)
 	return open ? RSINK_ROW_OPEN : RSINK_ROW_GONE;
 }
 
-/* Is this event counted, as of now? Caller holds the section. */
+/*
+ * Is the event of the i-th key, whose fingerprint this is, counted as of now?
+ * Caller holds the section and has called rsink_lookup_enter() in it.
+ */
 RsinkRowState
-rsink_lookup_state(RsinkLookup *lookup, const RsinkFingerprint *fp, uint32 *payload)
+rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkFingerprint *fp, uint32 *payload)
 {
 	int64		reads = pgBufferUsage.shared_blks_read;
 	RsinkRowState state = page_state(lookup, fp, payload);
 
 	if (state == RSINK_ROW_GONE && lookup->shared->spilled)
+	{
+		const RsinkSpilled *found = i < lookup->nahead ? &lookup->ahead[i] : NULL;
+
+		if (found != NULL && (found->state == RSINK_ROW_COUNTED ||
+							  (found->state == RSINK_ROW_GONE && lookup->is_current)))
+		{
+			*payload = found->payload;
+			return found->state;
+		}
 		state = rsink_spill_state(&lookup->spill, fp, payload);
+	}
 	lookup->from_disk |= pgBufferUsage.shared_blks_read != reads;
 	return state;
-}
-
-static int
-compare_blocks(const void *a, const void *b)
-{
-	BlockNumber x = *(const BlockNumber *) a;
-	BlockNumber y = *(const BlockNumber *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Have these blocks of the page table in shared buffers. */
-static void
-read_blocks(Relation rel, BlockNumber *blocks, int n)
-{
-	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
-	int			distinct = 0;
-
-	qsort(blocks, n, sizeof(BlockNumber), compare_blocks);
-	for (int i = 0; i < n && blocks[i] < nblocks; i++)
-	{
-		if (distinct == 0 || blocks[i] != blocks[distinct - 1])
-			blocks[distinct++] = blocks[i];
-	}
-	for (int i = 0; i < distinct; i++)
-		(void) PrefetchBuffer(rel, MAIN_FORKNUM, blocks[i]);
-	for (int i = 0; i < distinct; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		ReleaseBuffer(ReadBuffer(rel, blocks[i]));
-	}
-}
-
-/*
- * Read what look-ups of n keys will need, as far as one can know, and say
- * whether any of it came from disk. Takes the section in share mode for a
- * moment, must not be called within it, and heeds a cancel.
- */
-bool
-rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n)
-{
-	RsinkShared *shared = lookup->shared;
-	int64		reads = pgBufferUsage.shared_blks_read;
-	int			room = n + RSINK_INDEX_CANDIDATES;
-	BlockNumber *blocks = palloc(room * sizeof(BlockNumber));
-	const RsinkFingerprint **elsewhere = palloc(n * sizeof(RsinkFingerprint *));
-	int			nblocks = 0;
-	int			nelsewhere = 0;
-	bool		spilled;
-
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	spilled = shared->spilled;
-	for (int i = 0; i < n && nblocks + RSINK_INDEX_CANDIDATES <= room; i++)
-	{
-		ItemPointerData tids[RSINK_INDEX_CANDIDATES];
-		int			ntids = rsink_index_lookup(&shared->index, &keys[i].fp, tids);
-
-		if (ntids == 0)
-			elsewhere[nelsewhere++] = &keys[i].fp;
-		for (int t = 0; t < ntids; t++)
-			blocks[nblocks++] = ItemPointerGetBlockNumberNoCheck(&tids[t]);
-	}
-	LWLockRelease(&shared->lock);
-
-	read_blocks(lookup->pages.rel, blocks, nblocks);
-	for (int i = 0; spilled && i < nelsewhere; i++)
-	{
-		uint32		payload;
-
-		CHECK_FOR_INTERRUPTS();
-		(void) rsink_spill_state(&lookup->spill, elsewhere[i], &payload);
-	}
-	pfree(blocks);
-	pfree(elsewhere);
-	return pgBufferUsage.shared_blks_read != reads;
 }

@@ -40,6 +40,7 @@ typedef struct RsinkShared
 	TransactionId foreign_xid;	/* inserts rows past us, as a restore does, */
 	BlockNumber foreign_block;	/* from this block on */
 	bool		spilled;		/* does the spill table have rows? */
+	uint64		spill_generation;	/* grows with each row that comes into it */
 	BlockNumber total_blocks;	/* of the build under way */
 	BlockNumber next_block;		/* the build has done the blocks before */
 	uint32		small_rows;		/* inserted since the last packing */

@@ -3,14 +3,15 @@
  * worker.c
  *	  The worker of a database: its rounds.
  *
- * A round does, for each sink, what keeps it small: settle and merge, expire,
- * pack, fold. Each step is a short transaction of its own; an error is logged,
- * and that sink rests for a while. Nothing here is needed for a right answer.
+ * A round does, for each sink, what others have left: finish prepared batches
+ * that are decided on or fenced off, build the index; and what keeps it small:
+ * settle and merge, expire, pack, fold. Each step is a short transaction of its
+ * own; an error is logged, and that sink rests for a while.
  *
  * DROP DATABASE, RENAME and CREATE DATABASE .. TEMPLATE wait five seconds for
  * other sessions of the database to go, with a lock on it. The worker asks for
- * that lock, without waiting, at least once a second, and leaves when somebody
- * has it; the launcher starts it again.
+ * that lock, without waiting, between rounds and once a second while it rests,
+ * and leaves when somebody has it; the launcher starts it again.
  *
  *-------------------------------------------------------------------------
  */

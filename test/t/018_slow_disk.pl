@@ -1,5 +1,6 @@
 # What is looked up must be read from a slow disk, as after a restart: nobody
-# else waits for that, and it can be cancelled.
+# else waits for that, it can be cancelled, and rows of new events are as full as
+# ever.
 
 use strict;
 use warnings;
@@ -16,99 +17,175 @@ plan skip_all => 'no compiler here' unless defined $library;
 my $events = 120_000;
 my $step   = 1200;
 my $some   = $events / $step;
+my $files  = PostgreSQL::Test::Utils::tempdir() . '/slow_files';
 my $node   = new_node('slow', conf => q(
-shared_buffers = 4MB
+max_connections = 10
+autovacuum = off
 revenue_sink.worker_interval = '100ms'
 revenue_sink.dedup_memory = '4MB'
 ));
 create_sink($node, 'postgres');
+my $pages = sink_table($node, 'postgres', 'seen');
+my $spill = sink_table($node, 'postgres', 'spill');
 
-# Some of the events in one call, each step-th.
+# Each by-th event in one call.
 sub apply
 {
-	my ($from, $by) = @_;
+	my ($from, $to, $by) = @_;
 
 	return qq(SELECT r.applied, r.duplicate FROM (
 	SELECT array_agg('order-' || i / 3) AS o, array_agg('evt-' || i) AS e,
 		array_agg('2024-03-01 10:00+00'::timestamptz + i % 600 * interval '1 second') AS t,
 		array_agg(1.0) AS a
-	FROM generate_series($from, $events - 1, $by) i) given, revenue_sink.apply('s', o, e, t, a) r);
+	FROM generate_series($from, $to - 1, $by) i) given, revenue_sink.apply('s', o, e, t, a) r);
 }
 
-# With another memory, and nothing in the server's buffers but what the build of
-# the index and a table that fills them leave there. Then one table is slow.
-my $slow_files = PostgreSQL::Test::Utils::tempdir() . '/slow_files';
-
+# With an index that is built, and nothing in the server's buffers but what the
+# build and a table that fills them leave there.
 sub restart
 {
-	my ($memory, $slow) = @_;
-	my $file = '/' . $node->safe_psql('postgres',
-		"SELECT pg_relation_filepath('" . sink_table($node, 'postgres', $slow) . "')");
+	my ($conf) = @_;
 
-	unlink $slow_files;
-	$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '$memory'");
+	unlink $files;
+	$node->append_conf('postgresql.conf', $conf);
 	$node->stop('immediate');
 	{
 		local $ENV{LD_PRELOAD} = $library;
-		local $ENV{SLOW_DISK}  = $slow_files;
+		local $ENV{SLOW_DISK}  = $files;
 		$node->start;
 	}
-	is($node->safe_psql('postgres', apply(0, $step)), "0|$some", "$memory: duplicates");
+	$node->poll_query_until('postgres',
+		q(SELECT index_state IN ('built', 'spilled') FROM revenue_sink.stat_sink)) or die 'no index';
 	$node->safe_psql('postgres', 'UPDATE filler SET n = n + 1');
-	append_to_file($slow_files, "$file\n");
 	return;
 }
 
-# Cut off amid its reading.
+# From now on a table is slow, or stops whoever reads it.
+sub disk
+{
+	my ($how, $table) = @_;
+	my $path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('$table')");
+
+	unlink $files, "$files.stopped";
+	append_to_file($files, "$how /$path\n");
+	return;
+}
+
+sub wait_until_stopped
+{
+	wait_until('somebody reads', sub { -e "$files.stopped" });
+	return;
+}
+
+# A replay is cut off amid its reading.
 sub is_cut_off
 {
-	my ($name) = @_;
-	my ($ret, $stdout, $stderr) = $node->psql('postgres',
-		"SET statement_timeout = '300ms';\n\\timing on\n" . apply(1, $step));
+	my ($name, $table) = @_;
 
+	disk('slow', $table);
+	my ($ret, $stdout, $stderr) = $node->psql('postgres',
+		"SET statement_timeout = '300ms';\n\\timing on\n" . apply(1, $events, $step / 4));
 	like($stderr, qr/statement timeout/, "$name: a replay is cancelled");
-	my ($took) = $stdout =~ /Time: ([0-9.]+)/;
-	cmp_ok($took, '<', 2000, "$name: soon");
+	ok($stdout =~ /Time: ([0-9.]+)/ && $1 < 2000, "$name: soon");
 	return;
 }
 
-# While one reads what a replay needs, others apply events of theirs.
+sub one_event
+{
+	my ($order) = @_;
+
+	return "SELECT revenue_sink.apply('s', '$order', 'e', '2024-03-01 10:00+00', 1)";
+}
+
+# What others get while the disk is stopped, which it is no more then.
+sub meanwhile
+{
+	my ($sql) = @_;
+	my ($timed_out, $stdout);
+
+	$node->psql('postgres', $sql, stdout => \$stdout, timeout => 30, timed_out => \$timed_out);
+	unlink $files;
+	return $timed_out ? 'no answer' : $stdout;
+}
+
+# While a replay can't go on for the disk, others apply events of theirs. (Where
+# those are inserted is in the buffers.)
 sub others_go_on
 {
-	my ($name) = @_;
+	my ($name, $table, $from) = @_;
 	my $replay = $node->background_psql('postgres', on_error_stop => 0);
-	my $pid    = $replay->query_safe('SELECT pg_backend_pid()');
 
-	$replay->query_until(qr/sent/, "\\echo sent\n" . apply(2, $step) . ";\n");
-	$node->poll_query_until('postgres', qq(
-SELECT wait_event IN ('DataFileRead', 'AioIoCompletion') FROM pg_stat_activity WHERE pid = $pid))
-	  or die 'it reads nothing';
-	is($node->safe_psql('postgres',
-			"SELECT revenue_sink.apply('s', 'fresh-$name', 'e', '2024-03-01 10:00+00', 1)"),
-		'applied', "$name: another one applies an event");
-	is($node->safe_psql('postgres', "SELECT state FROM pg_stat_activity WHERE pid = $pid"),
-		'active', "$name: while a replay still reads");
-	like($replay->query_until(qr/\|/, ''), qr/^0\|$some$/m, "$name: which finds its duplicates");
+	$node->safe_psql('postgres', one_event("before-$name"));
+	disk('stop', $table);
+	$replay->query_until(qr/sent/, "\\echo sent\n" . apply($from, $events, $step) . ";\n");
+	wait_until_stopped();
+	is(meanwhile(one_event("fresh-$name")), 'applied', "$name: another one applies an event");
+	like($replay->query_until(qr/\|/, ''), qr/^0\|$some$/m, "$name: the replay finds its duplicates");
 	$replay->quit;
 	return;
 }
 
-is($node->safe_psql('postgres', apply(0, 1)), "$events|0", 'events');
+sub page_rows
+{
+	return $node->safe_psql('postgres', "SELECT count(*) FROM $pages");
+}
+
+is($node->safe_psql('postgres', apply(0, $events, 1)), "$events|0", 'events');
 $node->safe_psql('postgres', 'CREATE TABLE filler AS SELECT generate_series(1, 100000) AS n');
 
-restart('4MB', 'seen');
-is_cut_off('page rows');
-others_go_on('page rows');
+restart('shared_buffers = 4MB');
+is_cut_off('page rows', $pages);
+others_go_on('page rows', $pages, 2);
+
+# As many new events as old ones, which are read from disk: in one row or two. The
+# worker, which packs rows, is away.
+restart("revenue_sink.worker_interval = '1h'");
+my $before = page_rows();
+is($node->safe_psql('postgres', apply($events - 500, $events + 500, 1)), '500|500', 'old and new events');
+cmp_ok(page_rows() - $before, '<', 20, 'new events share page rows');
 
 # The same for those that have no place in memory.
-restart('1MB', 'spill');
+restart("revenue_sink.worker_interval = '100ms'
+revenue_sink.dedup_memory = '1MB'");
 is($node->safe_psql('postgres', 'SELECT index_state FROM revenue_sink.stat_sink'), 'spilled',
 	'with less memory: not all have a place');
-is_cut_off('spilled');
-others_go_on('spilled');
+is_cut_off('spilled', $spill);
+$node->safe_psql('postgres', 'UPDATE filler SET n = n + 1');
+others_go_on('spilled', $spill, 3);
 
-unlink $slow_files;
-is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), $events + 2, 'all count once');
+# What was sent and rolled back is sent again: it has entries in memory, of rows
+# that are dead, and is looked for in the spill table.
+$node->safe_psql('postgres', 'BEGIN; ' . apply($events + 1000, $events + 5000, 1) . '; ROLLBACK');
+restart("revenue_sink.worker_interval = '1h'");
+$node->safe_psql('postgres', 'BEGIN; ' . apply($events + 1000, $events + 5000, 1)
+	  . '; ROLLBACK; UPDATE filler SET n = n + 1');
+$before = page_rows();
+is($node->safe_psql('postgres', apply($events + 1000, $events + 5000, 1)), '4000|0', 'rolled back, then not');
+cmp_ok(page_rows() - $before, '<', 30, 'new events share page rows');
+
+# Memory is used up. One session finds that events are new, and then has to wait
+# for others of its batch to be read; meanwhile a second one applies the new ones.
+$node->safe_psql('postgres', apply($events + 10000, $events + 70000, 1) . '; UPDATE filler SET n = n + 1');
+my $new = q(SELECT r.applied, r.duplicate FROM (
+	SELECT array_agg('new-' || i) AS o, array_agg('evt-' || i) AS e,
+		array_agg('2024-03-01 10:00+00'::timestamptz) AS t, array_agg(1.0) AS a
+	FROM generate_series(1, 300) i) given, revenue_sink.apply('s', o, e, t, a) r);
+my $both = qq(SELECT r.applied, r.duplicate FROM (
+	SELECT array_agg(CASE WHEN i > 0 THEN 'new-' || i ELSE 'order-' || -i / 3 END) AS o, array_agg('evt-' || abs(i)) AS e,
+		array_agg('2024-03-01 10:00+00'::timestamptz + greatest(-i, 0) % 600 * interval '1 second') AS t,
+		array_agg(1.0) AS a
+	FROM (SELECT generate_series(1, 300) UNION ALL SELECT generate_series(4 - $events, 0, $events / 8)) AS _(i)) given,
+	revenue_sink.apply('s', o, e, t, a) r);
+my $first = $node->background_psql('postgres', on_error_stop => 0);
+$node->safe_psql('postgres', apply($events + 80000, $events + 80100, 1));
+disk('stop', $spill);
+$first->query_until(qr/sent/, "\\echo sent\n$both;\n");
+wait_until_stopped();
+is(meanwhile($new), '300|0', 'new events, while another session looks up the same');
+like($first->query_until(qr/\|/, ''), qr/^0\|308$/m, 'which then finds that they are duplicates');
+$first->quit;
+
+is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), $events + 64904, 'all count once');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');
 
 done_testing();

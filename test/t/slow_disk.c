@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * slow_disk.c
- *	  A slow disk for the TAP tests: loaded before libc, it makes each read of
- *	  some files take longer.
+ *	  A slow disk for the TAP tests: loaded before libc, it holds up those who
+ *	  read some files.
  *
- * SLOW_DISK names a file of lines. While it exists, a read takes 50 ms more if
- * the name of what is read ends like one of its lines.
+ * SLOW_DISK names a file whose lines are "slow NAME" or "stop NAME". While it
+ * exists, whoever reads a file whose path ends like a NAME takes 50 ms longer, or
+ * goes on only once the file of lines is gone; which a file ".stopped" tells.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,10 +35,24 @@ be_slow(int fd)
 	length = readlink(link, path, sizeof(path));
 	while (length > 0 && fgets(line, sizeof(line), file) != NULL)
 	{
-		size_t		n = strcspn(line, "\n");
+		char	   *name = line + strlen("slow ");
+		size_t		n = strcspn(name, "\n");
 
-		if (n > 0 && (size_t) length >= n && memcmp(path + length - n, line, n) == 0)
+		if (n == 0 || (size_t) length < n || memcmp(path + length - n, name, n) != 0)
+			continue;
+		if (strncmp(line, "slow", 4) == 0)
 			usleep(50000);
+		else
+		{
+			char		mark[1024];
+			FILE	   *stopped;
+
+			snprintf(mark, sizeof(mark), "%s.stopped", list);
+			if ((stopped = fopen(mark, "w")) != NULL)
+				fclose(stopped);
+			while (access(list, F_OK) == 0)
+				usleep(10000);
+		}
 	}
 	fclose(file);
 }
