@@ -81,18 +81,14 @@ public final class RevenueJob {
 	}
 
 	private static JdbcSinkBuilder<OrderEvent> events() {
-		JdbcStatementBuilder<OrderEvent> values = (insert, event) -> {
-			insert.setString(1, event.orderId());
-			insert.setString(2, event.eventId());
-			insert.setObject(3, time(event));
-			insert.setBigDecimal(4, event.amount());
-		};
-
-		return JdbcSink.<OrderEvent>builder().withQueryStatement(
-				"INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES (?, ?, ?, ?)", values);
+		return inserts("order_events", "");
 	}
 
 	private static JdbcSinkBuilder<OrderEvent> byHand() {
+		return inserts("hand_seen", " ON CONFLICT (order_id, event_id) DO NOTHING");
+	}
+
+	private static JdbcSinkBuilder<OrderEvent> inserts(String table, String clause) {
 		JdbcStatementBuilder<OrderEvent> values = (insert, event) -> {
 			insert.setString(1, event.orderId());
 			insert.setString(2, event.eventId());
@@ -100,9 +96,8 @@ public final class RevenueJob {
 			insert.setBigDecimal(4, event.amount());
 		};
 
-		return JdbcSink.<OrderEvent>builder().withQueryStatement(
-				"INSERT INTO hand_seen (order_id, event_id, event_time, amount) VALUES (?, ?, ?, ?)"
-						+ " ON CONFLICT (order_id, event_id) DO NOTHING", values);
+		return JdbcSink.<OrderEvent>builder().withQueryStatement("INSERT INTO " + table
+				+ " (order_id, event_id, event_time, amount) VALUES (?, ?, ?, ?)" + clause, values);
 	}
 
 	private static OffsetDateTime time(OrderEvent event) {
