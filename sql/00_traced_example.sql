@@ -22,8 +22,8 @@ PREPARE minute AS
 PREPARE next_offset AS
 	SELECT source, partition, next_offset FROM revenue_sink.offsets('orders') ORDER BY 1, 2;
 
--- The processor starts: it gets an epoch, and is told where to seek (nowhere).
-CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1');
+-- The processor starts: it opens an epoch, and is told where to seek (nowhere).
+CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1', epoch => 1);
 EXECUTE next_offset;
 
 -- The first part of the payment arrives, at offset 41 of the topic.
@@ -60,7 +60,7 @@ SELECT e AS event, revenue_sink.seen('orders', 'order-7', e)
 FROM unnest('{evt-9f2,evt-9f3,evt-9f4}'::text[]) AS e ORDER BY e;
 
 -- The processor starts again: a new epoch, which its former self can't use.
-CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1');
+CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1', epoch => 2);
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 1, 3);
 \echo SQLSTATE :SQLSTATE
 

@@ -187,7 +187,7 @@ SELECT revenue_sink.drop_sink('set');
 SELECT to_regclass('set_ingest') AS set_ingest;
 
 -- What drop_sink leaves: nothing.
-CALL revenue_sink.recover('plain', 'job', NULL);
+CALL revenue_sink.recover('plain', 'job', NULL, 1);
 SELECT revenue_sink.store_offsets('plain', 'src', '{0}', '{1}');
 SELECT revenue_sink.apply('plain', 'o', 'same', '2024-03-01 10:02:00+00', 2);
 SELECT revenue_sink.expire('plain');

@@ -71,7 +71,7 @@ SELECT seen('g');
 -- What was rolled back counts nowhere: not in the counters, not in the ledger,
 -- and it doesn't move the watermark.
 SELECT revenue_sink.create_sink('w', 'w_fact', 'w_events', max_future => '36500 days');
-CALL revenue_sink.open_writer('w', 'job', 'writer');
+CALL revenue_sink.open_writer('w', 'job', 'writer', epoch => 1);
 BEGIN;
 SELECT revenue_sink.begin_batch('w', 'job', 'writer', 1, 1);
 SAVEPOINT one;

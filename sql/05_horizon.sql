@@ -176,7 +176,7 @@ DROP FUNCTION pay;
 -- Writers: the slowest of those who live says how far it is.
 --
 SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
-CALL revenue_sink.recover('s', 'job', NULL);
+CALL revenue_sink.recover('s', 'job', NULL, 1);
 BEGIN;
 SELECT revenue_sink.begin_batch('s', 'job', 'fast', 1, 1), revenue_sink.apply('s', 'o', '1', '2024-03-01 20:00+00', 1);
 COMMIT;

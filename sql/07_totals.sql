@@ -86,11 +86,11 @@ SELECT revenue FROM totals WHERE minute = '2024-03-01 10:06+00';
 
 -- With a writer's batches, (epoch, number) stands in for the version: what a
 -- former epoch has to say comes too late.
-CALL revenue_sink.open_writer('t', 'job', 'w');
+CALL revenue_sink.open_writer('t', 'job', 'w', epoch => 1);
 BEGIN;
 SELECT revenue_sink.begin_batch('t', 'job', 'w', 1, 2), put('10:07', 20);
 COMMIT;
-CALL revenue_sink.open_writer('t', 'job', 'w');
+CALL revenue_sink.open_writer('t', 'job', 'w', epoch => 2);
 BEGIN;
 SELECT revenue_sink.begin_batch('t', 'job', 'w', 2, 1), put('10:07', 21);
 COMMIT;

@@ -13,7 +13,7 @@ CREATE FUNCTION batch(writer text, epoch bigint, number bigint) RETURNS boolean 
 CREATE FUNCTION pay(id text, at text DEFAULT '10:01') RETURNS text LANGUAGE sql AS $$
 	SELECT revenue_sink.apply('s', 'o', id, ('2024-03-01 ' || at || '+00')::timestamptz, 1) $$;
 PREPARE writers AS SELECT job, writer, epoch, last_number, events, newest_event_time, opened_at IS NOT NULL AS opened,
-	last_batch_at IS NOT NULL AS batch FROM revenue_sink.writer WHERE sink = 's' ORDER BY job, writer;
+	last_batch_at IS NOT NULL AS batch FROM revenue_sink.writer WHERE sink = 's' AND job NOT LIKE 'given%' ORDER BY job, writer;
 
 --
 -- Opening
@@ -21,12 +21,11 @@ PREPARE writers AS SELECT job, writer, epoch, last_number, events, newest_event_
 -- Nobody has opened w1.
 SELECT batch('w1', 1, 1);
 \echo SQLSTATE :SQLSTATE
-CALL revenue_sink.open_writer('s', 'job', 'w1');
+CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 1);
 EXECUTE writers;
--- Epochs come from one counter a job.
-CALL revenue_sink.open_writer('s', 'job', 'w2');
-CALL revenue_sink.open_writer('s', 'job', 'w1');
-CALL revenue_sink.open_writer('s', 'other job', 'w1');
+CALL revenue_sink.open_writer('s', 'job', 'w2', epoch => 2);
+CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 3);
+CALL revenue_sink.open_writer('s', 'other job', 'w1', epoch => 1);
 EXECUTE writers;
 -- A token of the caller's own: higher, it becomes the epoch; equal, the call is
 -- a repetition; lower, the caller is the zombie.
@@ -38,11 +37,10 @@ CALL revenue_sink.open_writer('s', 'job', 'w1', NULL, 3);
 CALL revenue_sink.open_writer('s', 'job', 'w1', NULL, 101);
 -- Other writers of the job go on.
 CALL revenue_sink.open_writer('s', 'job', 'w2', NULL, 50);
--- NULL: higher than all there are.
-CALL revenue_sink.open_writer('s', 'job', 'w3');
+CALL revenue_sink.open_writer('s', 'job', 'w3', NULL, 102);
 EXECUTE writers;
 -- For a whole job
-CALL revenue_sink.recover('s', 'job', NULL);
+CALL revenue_sink.recover('s', 'job', NULL, 103);
 EXECUTE writers;
 CALL revenue_sink.recover('s', 'job', NULL, 200);
 CALL revenue_sink.recover('s', 'job', NULL, 200);
@@ -55,6 +53,29 @@ BEGIN;
 SELECT batch('w4', 200, 1), pay('w4-1');
 COMMIT;
 EXECUTE writers;
+-- NULL: the server chooses, and always higher than all that the job has had, of
+-- whomever, tokens included. Which number that is, is nobody's business.
+CALL revenue_sink.open_writer('s', 'given', 'w1') \gset a_
+CALL revenue_sink.open_writer('s', 'given', 'w2') \gset b_
+CALL revenue_sink.open_writer('s', 'given', 'w1') \gset c_
+SELECT :a_epoch > 0 AS a, :b_epoch > :a_epoch AS b, :c_epoch > :b_epoch AS c;
+SELECT writer, CASE epoch WHEN :c_epoch THEN 'c' WHEN :b_epoch THEN 'b' END AS epoch
+FROM revenue_sink.writer WHERE sink = 's' AND job = 'given' ORDER BY writer;
+SELECT :c_epoch + 1000 AS token \gset
+CALL revenue_sink.open_writer('s', 'given', 'w2', epoch => :token) \gset d_
+CALL revenue_sink.open_writer('s', 'given', 'w3') \gset e_
+CALL revenue_sink.recover('s', 'given', NULL) \gset f_
+CALL revenue_sink.recover('s', 'given', NULL) \gset g_
+CALL revenue_sink.open_writer('s', 'given', 'w2') \gset h_
+SELECT :d_epoch = :token AS d, :e_epoch > :d_epoch AS e, :f_epoch > :e_epoch AS f, :g_epoch > :f_epoch AS g, :h_epoch > :g_epoch AS h;
+SELECT writer, CASE epoch WHEN :h_epoch THEN 'h' WHEN :g_epoch THEN 'g' END AS epoch
+FROM revenue_sink.writer WHERE sink = 's' AND job = 'given' ORDER BY writer;
+-- To the end: there is one number left here, then none.
+CALL revenue_sink.open_writer('s', 'given', 'w4', epoch => 9223372036854775806) \gset i_
+CALL revenue_sink.open_writer('s', 'given', 'w4') \gset j_
+SELECT :j_epoch > :i_epoch AS j;
+CALL revenue_sink.open_writer('s', 'given', 'w4');
+\echo SQLSTATE :SQLSTATE
 -- Odd names; zero and the largest numbers.
 CALL revenue_sink.open_writer('s', 'job '' "x"', E'w\n\t', epoch => 0);
 CALL revenue_sink.open_writer('s', 'last', 'w', epoch => 9223372036854775807);
@@ -93,10 +114,13 @@ DROP FUNCTION calls;
 -- A block on its own is no transaction block.
 DO $$
 DECLARE
-	epoch bigint;
+	epoch bigint := 1;
 BEGIN
 	CALL revenue_sink.open_writer('s', 'another job', 'w1', NULL, epoch);
 	RAISE NOTICE 'epoch %', epoch;
+	epoch := NULL;
+	CALL revenue_sink.open_writer('s', 'given to a block', 'w1', NULL, epoch);
+	RAISE NOTICE 'one of the server: %', epoch > 0;
 END $$;
 
 --
@@ -187,7 +211,7 @@ ROLLBACK;
 EXECUTE writers;
 -- In a new epoch the numbers begin again; those of the old one answer for
 -- nothing. Dedup takes care of what comes twice.
-CALL revenue_sink.open_writer('s', 'job', 'w1');
+CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 301);
 BEGIN;
 SELECT batch('w1', 301, 1), pay('a'), pay('e');
 COMMIT;
@@ -251,7 +275,7 @@ BEGIN;
 SELECT batch('w1', 301, 6), revenue_sink.store_offsets('s', 'batched', '{0}', '{90}');
 COMMIT;
 SELECT * FROM revenue_sink.offsets('s', 'batched');
-CALL revenue_sink.open_writer('s', 'job', 'w1');
+CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 302);
 BEGIN;
 SELECT batch('w1', 302, 1), revenue_sink.store_offsets('s', 'batched', '{0}', '{80}');
 SAVEPOINT one;

@@ -87,8 +87,8 @@ SELECT * FROM regress_shop.may(current_user) WHERE answer <> 'ok';
 
 -- A writer writes.
 SET ROLE regress_rsink_writer;
-CALL revenue_sink.open_writer('shop', 'job', 'w');
-CALL revenue_sink.recover('shop', 'job', NULL);
+CALL revenue_sink.open_writer('shop', 'job', 'w', epoch => 1);
+CALL revenue_sink.recover('shop', 'job', NULL, 2);
 BEGIN;
 SELECT revenue_sink.begin_batch('shop', 'job', 'w', 2, 1);
 SELECT revenue_sink.apply('shop', 'o', 'one', '2024-03-01 10:01+00', 1);

@@ -11,7 +11,7 @@ SELECT revenue_sink.create_sink('other', 'other_fact', 'other_events', dedup_win
 SELECT id, seen AS seen_table, delta AS delta_table, total AS total_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
 
 -- A sink with something of everything in it is fine.
-CALL revenue_sink.open_writer('s', 'job', 'w');
+CALL revenue_sink.open_writer('s', 'job', 'w', epoch => 1);
 BEGIN;
 SELECT revenue_sink.begin_batch('s', 'job', 'w', 1, 1);
 INSERT INTO order_events SELECT 'o' || i, 'e', '2024-03-01 10:01+00'::timestamptz + i % 5 * interval '1 minute', 1

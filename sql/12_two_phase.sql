@@ -21,7 +21,7 @@ CREATE FUNCTION plain(message text) RETURNS text LANGUAGE sql AS $$
 PREPARE held AS SELECT job, writer, epoch, number, events, state, age >= '0' AND age < '1 hour' AS aged
 	FROM revenue_sink.prepared WHERE sink = 's' ORDER BY job, writer, number;
 PREPARE fact AS SELECT minute, revenue, events FROM fact_revenue_1m ORDER BY minute;
-CALL revenue_sink.recover('s', 'job', NULL);
+CALL revenue_sink.recover('s', 'job', NULL, 1);
 
 --
 -- One batch, call by call
@@ -98,7 +98,7 @@ BEGIN;
 SELECT batch('w1', 4), pay('e'), pay('c'), revenue_sink.store_offsets('s', 'log', '{0}', '{40}');
 SELECT revenue_sink.pre_commit('s') AS gid3 \gset
 PREPARE TRANSACTION :'gid3';
-CALL revenue_sink.recover('s', 'other', NULL);
+CALL revenue_sink.recover('s', 'other', NULL, 1);
 BEGIN;
 SELECT batch('w1', 1, 'other'), pay('f');
 SELECT revenue_sink.pre_commit('s') AS gid4 \gset
@@ -137,7 +137,7 @@ SELECT batch('w1', 5), pay('g');
 SELECT revenue_sink.pre_commit('s') AS old \gset
 PREPARE TRANSACTION :'old';
 CALL revenue_sink.commit_checkpoint('s', 'job', 10);
-CALL revenue_sink.recover('s', 'job', 10);
+CALL revenue_sink.recover('s', 'job', 10, 2);
 BEGIN;
 SELECT batch('w1', 7), pay('h');
 SELECT revenue_sink.pre_commit('s') AS gid \gset
@@ -231,7 +231,7 @@ CALL revenue_sink.commit_checkpoint('s', 'job', 10, ARRAY[:'gid']);
 --
 -- With nothing held the view is empty; these are its columns.
 SELECT * FROM revenue_sink.prepared;
-CALL revenue_sink.recover('s', 'job', NULL);
+CALL revenue_sink.recover('s', 'job', NULL, 3);
 BEGIN;
 SELECT batch('w1', 5), pay('l', '10:02');
 SELECT revenue_sink.pre_commit('s') AS gid5 \gset
@@ -284,7 +284,7 @@ CALL revenue_sink.rollback_prepared(:'gid7');
 --
 -- All doors, savepoints, dead letters: what a batch holds ends with it
 --
-CALL revenue_sink.recover('s', 'job', NULL);
+CALL revenue_sink.recover('s', 'job', NULL, 4);
 BEGIN;
 SELECT batch('w1', 1);
 INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
@@ -341,7 +341,7 @@ BEGIN;
 SELECT batch('w1', 4), pay('v', '10:03'), revenue_sink.apply('t', 'o', 'v', '2024-03-01 10:03+00', 1);
 SELECT revenue_sink.pre_commit('s') AS gid \gset
 PREPARE TRANSACTION :'gid';
-CALL revenue_sink.recover('t', 'job', NULL);
+CALL revenue_sink.recover('t', 'job', NULL, 1);
 EXECUTE held;
 SELECT revenue_sink.apply('t', 'o', 'v', '2024-03-01 10:03+00', 1);
 CALL revenue_sink.commit_checkpoint('s', 'job', 4);
@@ -380,7 +380,7 @@ PREPARE TRANSACTION :'gid8';
 SET default_transaction_isolation = 'serializable';
 CALL revenue_sink.commit_prepared(:'gid6');
 CALL revenue_sink.commit_checkpoint('s', 'job', 7, ARRAY[:'gid6', :'gid7']);
-CALL revenue_sink.recover('s', 'job', 7);
+CALL revenue_sink.recover('s', 'job', 7, 5);
 RESET default_transaction_isolation;
 SELECT revenue_sink.outcome(:'gid6') AS gid6, revenue_sink.outcome(:'gid7') AS gid7, revenue_sink.outcome(:'gid8') AS gid8;
 -- Not from a function, nor from what keeps a transaction for itself; from a
@@ -481,7 +481,7 @@ DROP FUNCTION token_batch;
 --
 -- Serializable batches, finished in serializable sessions, leave nothing behind
 --
-CALL revenue_sink.recover('s', 'serializable', NULL);
+CALL revenue_sink.recover('s', 'serializable', NULL, 1);
 SET default_transaction_isolation = serializable;
 BEGIN; SELECT revenue_sink.begin_batch('s', 'serializable', 'w', 1, 1), revenue_sink.apply('s', 'z', '1', '2024-03-01 10:01:00+00', 1); SELECT revenue_sink.pre_commit('s') AS a \gset
 PREPARE TRANSACTION :'a';
@@ -492,7 +492,7 @@ CALL revenue_sink.rollback_prepared(:'a');
 BEGIN; SELECT revenue_sink.begin_batch('s', 'serializable', 'w', 1, 3), revenue_sink.apply('s', 'z', '3', '2024-03-01 10:01:00+00', 1); SELECT revenue_sink.pre_commit('s') AS a \gset
 PREPARE TRANSACTION :'a';
 CALL revenue_sink.commit_checkpoint('s', 'serializable', 3, ARRAY[:'a']);
-CALL revenue_sink.recover('s', 'serializable', 3);
+CALL revenue_sink.recover('s', 'serializable', 3, 2);
 RESET default_transaction_isolation;
 SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock';
 

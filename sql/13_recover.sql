@@ -24,7 +24,7 @@ PREPARE epochs AS SELECT job, writer, epoch FROM revenue_sink.writer WHERE sink 
 --
 -- A checkpoint older than some that are prepared, and newer than others
 --
-CALL revenue_sink.recover('s', 'j', NULL);
+CALL revenue_sink.recover('s', 'j', NULL, 1);
 BEGIN; SELECT begin_and_pay('j', 'w1', 1, 1) AS w11 \gset
 PREPARE TRANSACTION :'w11';
 BEGIN; SELECT begin_and_pay('j', 'w1', 1, 2) AS w12 \gset
@@ -34,11 +34,11 @@ PREPARE TRANSACTION :'w13';
 BEGIN; SELECT begin_and_pay('j', 'w2', 1, 2) AS w22 \gset
 PREPARE TRANSACTION :'w22';
 -- another job on the same sink, which is none of our business
-CALL revenue_sink.recover('s', 'k', NULL);
+CALL revenue_sink.recover('s', 'k', NULL, 1);
 BEGIN; SELECT begin_and_pay('k', 'w1', 1, 1) AS k11 \gset
 PREPARE TRANSACTION :'k11';
 EXECUTE held;
-CALL revenue_sink.recover('s', 'j', 2);
+CALL revenue_sink.recover('s', 'j', 2, 2);
 EXECUTE held;
 EXECUTE fact;
 SELECT revenue_sink.outcome(:'w11') AS w11, revenue_sink.outcome(:'w12') AS w12, revenue_sink.outcome(:'w22') AS w22,
@@ -81,11 +81,11 @@ BEGIN; SELECT begin_and_pay('j', 'w1', 10, 7) AS w17 \gset
 PREPARE TRANSACTION :'w17';
 BEGIN; SELECT begin_and_pay('j', 'w2', 10, 6) AS w26 \gset
 PREPARE TRANSACTION :'w26';
-CALL revenue_sink.open_writer('s', 'j', 'w1', 6);
+CALL revenue_sink.open_writer('s', 'j', 'w1', 6, 11);
 EXECUTE held;
 SELECT revenue_sink.outcome(:'w16') AS w16, revenue_sink.outcome(:'w17') AS w17, revenue_sink.outcome(:'w26') AS w26;
 -- Without a checkpoint all of it is rolled back.
-CALL revenue_sink.open_writer('s', 'j', 'w2');
+CALL revenue_sink.open_writer('s', 'j', 'w2', epoch => 12);
 EXECUTE held;
 EXECUTE epochs;
 EXECUTE fact;
@@ -93,7 +93,7 @@ EXECUTE fact;
 --
 -- Other writers than before
 --
-CALL revenue_sink.recover('s', 'j', 6);
+CALL revenue_sink.recover('s', 'j', 6, 13);
 BEGIN; SELECT begin_and_pay('j', 'w1', 13, 8) AS a \gset
 PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('j', 'w2', 13, 8) AS a \gset
@@ -103,14 +103,14 @@ PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('j', 'w4', 13, 9) AS a \gset
 PREPARE TRANSACTION :'a';
 -- four become two,
-CALL revenue_sink.recover('s', 'j', 8);
+CALL revenue_sink.recover('s', 'j', 8, 14);
 EXECUTE held;
 BEGIN; SELECT begin_and_pay('j', 'w1', 14, 9) AS a \gset
 PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('j', 'w2', 14, 9) AS a \gset
 PREPARE TRANSACTION :'a';
 -- two become six.
-CALL revenue_sink.recover('s', 'j', 9);
+CALL revenue_sink.recover('s', 'j', 9, 15);
 BEGIN; SELECT begin_and_pay('j', 'w5', 15, 10) AS a \gset
 PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('j', 'w6', 15, 10) AS a \gset
@@ -124,7 +124,7 @@ EXECUTE fact;
 --
 BEGIN; SELECT begin_and_pay('j', 'w1', 15, 11) AS a \gset
 PREPARE TRANSACTION :'a';
-CALL revenue_sink.recover('s', 'j', NULL);
+CALL revenue_sink.recover('s', 'j', NULL, 16);
 SELECT revenue_sink.outcome(:'a');
 BEGIN; SELECT begin_and_pay('j', 'w1', 16, 1) AS a \gset
 PREPARE TRANSACTION :'a';
@@ -148,7 +148,7 @@ CALL revenue_sink.recover('s', 'j', 0);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 CALL revenue_sink.recover('s', 'j', -1, 1);
 CALL revenue_sink.recover('s', 'n', 0, -1);
-CALL revenue_sink.recover('s', 'n', -1);
+CALL revenue_sink.recover('s', 'n', -1, 1);
 
 --
 -- What was fenced off before belongs to no checkpoint any more, whichever is

@@ -24,7 +24,7 @@ PREPARE held AS SELECT sink, job, writer, epoch, number, state FROM revenue_sink
 -- Names that a gid can't hold as they are: it stays short, and theirs
 --
 \set job 'job "x": ''1'' \\ ü €'
-CALL revenue_sink.recover('s', :'job', NULL);
+CALL revenue_sink.recover('s', :'job', NULL, 1);
 BEGIN; SELECT begin_and_pay('s', :'job', 'w:1', 1, 1, '1') AS a \gset
 PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('s', :'job', repeat('€', 300), 1, 1, '2') AS b \gset
@@ -43,19 +43,19 @@ SELECT left(writer, 12) AS writer, number, state FROM revenue_sink.prepared ORDE
 CALL revenue_sink.commit_checkpoint('s', :'job', 1, ARRAY[:'a', :'b', :'c', :'d', :'f']);
 SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b, revenue_sink.outcome(:'c') AS c,
 	revenue_sink.outcome(:'d') AS d, revenue_sink.outcome(:'e') AS e, revenue_sink.outcome(:'f') AS f;
-CALL revenue_sink.recover('s', :'job', 1);
+CALL revenue_sink.recover('s', :'job', 1, 2);
 SELECT revenue_sink.outcome(:'e');
 SELECT revenue, events FROM fact_revenue_1m;
 
 -- Names of a kilobyte that no compression shortens, and longer ones
 SELECT string_agg(md5(i::text), '') AS long FROM generate_series(1, 32) AS i \gset
-CALL revenue_sink.recover('s', :'long', NULL);
+CALL revenue_sink.recover('s', :'long', NULL, 1);
 BEGIN; SELECT begin_and_pay('s', :'long', :'long', 1, 1, '7') AS a \gset
 PREPARE TRANSACTION :'a';
 CALL revenue_sink.commit_checkpoint('s', :'long', 1, ARRAY[:'a']);
 BEGIN; SELECT begin_and_pay('s', :'long', :'long', 1, 2, '8') AS b \gset
 PREPARE TRANSACTION :'b';
-CALL revenue_sink.open_writer('s', :'long', :'long', 1);
+CALL revenue_sink.open_writer('s', :'long', :'long', 1, 2);
 SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b;
 CALL revenue_sink.recover('s', :'long' || '1', NULL);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
@@ -65,7 +65,7 @@ SELECT revenue_sink.store_offsets('s', :'long' || '1', ARRAY[1], ARRAY[1]);
 
 -- A batch that is decided on, and not yet finished, is no reason to skip it. (The
 -- decision is a row inserted by hand: that of a call that died.)
-CALL revenue_sink.recover('s', 'decided', NULL);
+CALL revenue_sink.recover('s', 'decided', NULL, 1);
 BEGIN; SELECT begin_and_pay('s', 'decided', 'w', 1, 1, '9') AS a \gset
 PREPARE TRANSACTION :'a';
 SELECT revenue_sink.begin_batch('s', 'decided', 'w', 1, 1);
@@ -83,14 +83,14 @@ CALL revenue_sink.rollback_prepared(:'a');
 -- A sink whose name needs quotes
 --
 SELECT revenue_sink.create_sink('My "sink"', '"Fact"', '"In"', dedup_window => '1000 days');
-CALL revenue_sink.recover('My "sink"', 'j', NULL);
+CALL revenue_sink.recover('My "sink"', 'j', NULL, 1);
 BEGIN; SELECT begin_and_pay('My "sink"', 'j', 'w', 1, 1, '1') AS a \gset
 PREPARE TRANSACTION :'a';
 EXECUTE held;
 CALL revenue_sink.commit_checkpoint('My "sink"', 'j', 1, ARRAY[:'a']);
 SELECT revenue, events FROM "Fact";
 -- A checkpoint is a sink's: its gids don't count for another.
-CALL revenue_sink.recover('s', 'j', NULL);
+CALL revenue_sink.recover('s', 'j', NULL, 1);
 \set VERBOSITY sqlstate
 CALL revenue_sink.commit_checkpoint('s', 'j', 1, ARRAY[:'a']);
 \set VERBOSITY default
@@ -110,7 +110,7 @@ CREATE EXTENSION revenue_sink;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
 SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
-CALL revenue_sink.recover('s', 'j', 1);
+CALL revenue_sink.recover('s', 'j', 1, 1);
 SELECT count(*) FROM revenue_sink.prepared;
 SELECT revenue_sink.outcome(:'a');
 \set VERBOSITY sqlstate
@@ -142,7 +142,7 @@ INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
 PREPARE TRANSACTION '131075_aGVsbG8=_d29ybGQ+';
 -- Not ours to show or to finish
 EXECUTE held;
-CALL revenue_sink.recover('s', 'j', NULL);
+CALL revenue_sink.recover('s', 'j', NULL, 2);
 CALL revenue_sink.commit_prepared('131075_aGVsbG8=_d29ybGQ=');
 SELECT revenue_sink.outcome('131075_aGVsbG8=_d29ybGQ=');
 SELECT count(*) FROM pg_prepared_xacts;
@@ -156,7 +156,7 @@ SELECT revenue, events FROM fact_revenue_1m;
 -- Mode totals
 --
 SELECT revenue_sink.create_sink('t', 'fact_t', 'in_t', mode => 'totals');
-CALL revenue_sink.recover('t', 'j', NULL);
+CALL revenue_sink.recover('t', 'j', NULL, 1);
 CREATE FUNCTION begin_and_total(writer text, epoch bigint, number bigint, revenue numeric) RETURNS text
 	LANGUAGE sql AS $$
 	SELECT revenue_sink.begin_batch('t', 'j', writer, epoch, number);
@@ -175,7 +175,7 @@ CALL revenue_sink.commit_prepared(:'b');
 SELECT minute, revenue FROM fact_t;
 CALL revenue_sink.commit_prepared(:'a');
 SELECT minute, revenue FROM fact_t;
-CALL revenue_sink.recover('t', 'j', 2);
+CALL revenue_sink.recover('t', 'j', 2, 2);
 EXECUTE held;
 SELECT minute, revenue FROM fact_t;
 SELECT revenue_sink.merge('t') >= 0 AS merged;
@@ -197,7 +197,7 @@ SELECT revenue_sink.create_sink('mine', 'two_phase.fact', 'two_phase.events', de
 GRANT USAGE ON SCHEMA two_phase TO PUBLIC;
 GRANT INSERT ON two_phase.events TO two_phase_writer;
 GRANT SELECT ON two_phase.fact TO two_phase_reader;
-CALL revenue_sink.recover('mine', 'j', NULL);
+CALL revenue_sink.recover('mine', 'j', NULL, 1);
 -- The owner, who may apply, does it all, without being a superuser.
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 1, '1') AS a \gset
 PREPARE TRANSACTION :'a';

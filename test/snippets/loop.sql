@@ -1,5 +1,6 @@
--- Start: a new epoch. From here on the writer's former self can't commit.
-CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1');
+-- Start: a new epoch (without it the server chooses one). From here on the
+-- writer's former self can't commit.
+CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1', epoch => 1);
 
 -- Where to seek: nothing for a partition means from its beginning.
 SELECT partition, next_offset FROM revenue_sink.offsets('orders', 'payments');
@@ -21,7 +22,7 @@ SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 1, 1);
 COMMIT;
 
 -- Somebody starts the same writer elsewhere; this one is a zombie now.
-CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1');
+CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1', epoch => 2);
 BEGIN;
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 1, 2);
 \echo SQLSTATE :SQLSTATE

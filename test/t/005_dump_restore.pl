@@ -106,8 +106,8 @@ SELECT * FROM revenue_sink.offsets('$odd_sink') ORDER BY 1, 2)),
 		"$format: counts, dead letters and offsets are right");
 	is($node->safe_psql($db, "BEGIN; $begin; COMMIT"), 'f',
 		"$format: the batch of before is known");
-	is($node->safe_psql($db, "CALL revenue_sink.open_writer('$odd_sink', 'job', 'writer')"),
-		$epoch + 1, "$format: epochs go on");
+	cmp_ok($node->safe_psql($db, "CALL revenue_sink.open_writer('$odd_sink', 'job', 'writer')"),
+		'>', $epoch, "$format: epochs go on");
 	is($node->safe_psql($db, q(
 SELECT revenue_sink.upsert('totals', '{2024-03-01 10:01+00}', '{64}', NULL, 2);
 SELECT revenue FROM totals_fact)) =~ s/.*\n//r, '65', "$format: totals keep their version");

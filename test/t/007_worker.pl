@@ -85,7 +85,7 @@ $node->append_conf('postgresql.conf', "revenue_sink.in_doubt_warning = '1s'");
 $node->reload;
 foreach my $sink (qw(s second))
 {
-	$node->safe_psql('postgres', "CALL revenue_sink.recover('$sink', 'job', NULL)");
+	$node->safe_psql('postgres', "CALL revenue_sink.recover('$sink', 'job', NULL, 1)");
 	$node->safe_psql('postgres', qq(BEGIN;
 SELECT revenue_sink.begin_batch('$sink', 'job', 'w', 1, 1);
 SELECT revenue_sink.pre_commit('$sink') AS gid \\gset

@@ -42,24 +42,26 @@ $ending), on_error_stop => 0, extra_params => ['-q']);
 $ENV{PGHOST} = $node->host;
 $ENV{PGPORT} = $node->port;
 $ENV{PGDATABASE} = 'postgres';
-is($node->safe_psql('postgres', $open), '1', 'first epoch');
-like(fenced(1, 1, 'COMMIT;'), qr/epoch 1 of writer "w" of job "job" has been fenced off/,
+my $first = $node->safe_psql('postgres', $open);
+like(fenced($first, 1, 'COMMIT;'), qr/epoch $first of writer "w" of job "job" has been fenced off/,
 	'COMMIT of a batch whose epoch has ended');
 is($node->safe_psql('postgres', $state), '0', 'nothing of it is counted');
-like(fenced(2, 1, q(PREPARE TRANSACTION 'zombie';)), qr/epoch 2 of writer "w" of job "job" has been fenced off/,
+my $second = $first + 1;
+like(fenced($second, 1, q(PREPARE TRANSACTION 'zombie';)), qr/epoch $second of writer "w" of job "job" has been fenced off/,
 	'PREPARE of a batch whose epoch has ended');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_prepared_xacts)), '0', 'it is not prepared');
 
 # A zombie hears of it before it does any work.
-my ($ret, $stdout, $stderr) = $node->psql('postgres', q(
+my ($ret, $stdout, $stderr) = $node->psql('postgres', qq(
 BEGIN;
-SELECT revenue_sink.begin_batch('s', 'job', 'w', 1, 9);
+SELECT revenue_sink.begin_batch('s', 'job', 'w', $first, 9);
 ROLLBACK), on_error_stop => 0);
 is($stdout, '', 'begin_batch() of an old epoch gives no answer');
-like($stderr, qr/epoch 1 of writer "w" of job "job" has been fenced off/, 'but the error');
+like($stderr, qr/epoch $first of writer "w" of job "job" has been fenced off/, 'but the error');
 
 # The living: open_writer() ends the old session before it returns.
 my $epoch  = $node->safe_psql('postgres', $open);
+cmp_ok($epoch, '>', $second + 1, 'a higher epoch than those inserted by hand');
 my $zombie = $node->background_psql('postgres', on_error_stop => 0);
 $zombie->query_safe(qq(
 BEGIN;

@@ -107,7 +107,7 @@ sub wait_for_worker
 {
 	my ($name, $job) = @_;
 
-	$node->safe_psql($name, "CALL revenue_sink.recover('s', '$job', NULL);"
+	$node->safe_psql($name, "CALL revenue_sink.recover('s', '$job', NULL, 1);"
 		  . batch_sql($job, 'w', 1, 1, [ 'x', 1 ]) . qq(PREPARE TRANSACTION :'gid';
 INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at)
 SELECT sink_id, job, 'w', 2, now() FROM revenue_sink.epoch WHERE job = '$job';
@@ -158,10 +158,11 @@ sub decided
 }
 
 # What has become of a job without anybody calling, then the call once more, and
-# that of the next checkpoint.
+# that of the next checkpoint. Without a token the call answers with an epoch above
+# the last one.
 sub check_job
 {
-	my ($name, $job, $sql, $answer, $decided, $label) = @_;
+	my ($name, $job, $sql, $answer, $last, $decided, $label) = @_;
 	my $call   = $calls{$name};
 	my ($next) = $call->{left} =~ /^(\d)/;
 	my $before = $decided ? $call->{left} : '4 in doubt';
@@ -184,7 +185,9 @@ SELECT 'check: ' || problem FROM revenue_sink.check('s')");
 	is($held, defined $decided ? $before : '',
 		"$label: " . ($decided ? 'the worker finishes it' : 'all is held'))
 	  or die 'no worker';
-	like($again, qr/^($answer)$/, "$label: the answer to the same call");
+	defined $last
+	  ? cmp_ok($again, '>', $last, "$label: the same call opens a higher epoch")
+	  : like($again, qr/^($answer)$/, "$label: the answer to the same call");
 	is(join(', ', @found), "$call->{left}, $call->{sum}, $next, 0 , $call->{end}",
 		"$label: prepared and counted then, and after the next checkpoint");
 	return;
@@ -197,9 +200,9 @@ sub start_job
 	my ($name, $job, $step, $new) = @_;
 	my $call = $calls{$name};
 	my $sql  = sprintf($new && $call->{new} || $call->{sql}, $job);
-	my ($first, $again) = $new && $call->{new} ? (2, 3) : @$call{qw(first again)};
+	my ($first, $again) = $new && $call->{new} ? () : @$call{qw(first again)};
 	my $run = start_call($node, $name, $module, $step, "$sql;",
-		"CALL revenue_sink.recover('s', '$job', NULL);\n" . join '',
+		"CALL revenue_sink.recover('s', '$job', NULL, 1);\n" . join '',
 		map { batch_sql($job, @$_) . "PREPARE TRANSACTION :'gid';\n" } @batches);
 
 	@$run{qw(name step call first again halted)} =
@@ -232,13 +235,23 @@ sub play
 		my ($first, $again) = @$run{qw(first again)};
 		my $label   = "$run->{name}, step $step, $death";
 		my $decided = $run->{halted} ? decided($death, $step) : 1;
+		my $last;
+
+		# without a token, what it answers is the epoch that it has opened
+		if (!defined $first)
+		{
+			$first = $again = $last = $node->safe_psql($run->{name},
+				"SELECT max(epoch) FROM revenue_sink.epoch WHERE job = '$job'");
+			cmp_ok($last, $decided ? '>' : '==', 1, "$label: " . ($decided ? 'a new epoch' : 'no new epoch'))
+			  if defined $decided;
+		}
 
 		# a session that is ended late may find that there is no more to do
 		like(finish_call($run),
 			!$run->{halted} ? qr/^$first$/ : $death eq 'session' ? qr/^($first)?$/ : qr/^$/,
 			"$label: " . ($run->{halted} ? 'the answer is lost' : 'the call has ended before'));
 		check_job($run->{name}, $job, $run->{call},
-			!defined $decided ? "$first|$again" : $decided ? $again : $first, $decided, $label);
+			!defined $decided ? "$first|$again" : $decided ? $again : $first, $last, $decided, $label);
 	}
 	return map { $_->{name} } @halted;
 }

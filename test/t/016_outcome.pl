@@ -13,7 +13,7 @@ use Test::More;
 
 my $node = new_node('outcome', conf => "autovacuum = off\n");
 create_sink($node, 'postgres');
-$node->safe_psql('postgres', q(CALL revenue_sink.recover('s', 'job', NULL)));
+$node->safe_psql('postgres', q(CALL revenue_sink.recover('s', 'job', NULL, 1)));
 
 sub sql
 {
