@@ -16,7 +16,7 @@
 
 EXTENSION = revenue_sink
 MODULE_big = revenue_sink
-DATA = sql/revenue_sink--1.0.sql
+DATA = $(wildcard sql/revenue_sink--*.sql)
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/revenue_sink--%,$(sort $(wildcard sql/*.sql))))
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))

@@ -8,7 +8,8 @@ SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SET intervalstyle = 'postgres';
 
--- The defaults.
+-- The defaults. The number of a sink stands in its triggers.
+SELECT setval('revenue_sink.sink_id', 1000);
 SELECT revenue_sink.create_sink('plain');
 SELECT sink, owner = current_user AS mine, mode, fact, ingest, bucket, dedup_window, max_future,
 	late_policy, on_bad_event
@@ -191,8 +192,10 @@ CALL revenue_sink.recover('plain', 'job', NULL, 1);
 SELECT revenue_sink.store_offsets('plain', 'src', '{0}', '{1}');
 SELECT revenue_sink.apply('plain', 'o', 'same', '2024-03-01 10:02:00+00', 2);
 SELECT revenue_sink.expire('plain');
-SELECT (SELECT count(*) FROM revenue_sink.epoch) AS epochs, (SELECT count(*) FROM revenue_sink.committed_offset) AS offsets,
-	(SELECT count(*) FROM revenue_sink.rejected) AS rejected, (SELECT count(*) FROM revenue_sink.sink_state) AS states;
+SELECT (SELECT count(*) FROM revenue_sink.epoch WHERE sink_id > 0) AS epochs,
+	(SELECT count(*) FROM revenue_sink.committed_offset WHERE sink_id > 0) AS offsets,
+	(SELECT count(*) FROM revenue_sink.rejected WHERE sink_id > 0) AS rejected,
+	(SELECT count(*) FROM revenue_sink.sink_state) = (SELECT count(*) FROM revenue_sink.sink) AS states;
 SELECT revenue_sink.drop_sink(sink) FROM (SELECT sink FROM revenue_sink.sink ORDER BY sink) AS s;
 SELECT (SELECT count(*) FROM revenue_sink.epoch) AS epochs, (SELECT count(*) FROM revenue_sink.committed_offset) AS offsets,
 	(SELECT count(*) FROM revenue_sink.rejected) AS rejected, (SELECT count(*) FROM revenue_sink.sink_state) AS states;
@@ -207,10 +210,10 @@ SELECT revenue_sink.apply('backslash', 'o', 'e', '2024-03-01 10:01:00+00', 1);
 RESET standard_conforming_strings;
 SELECT revenue_sink.drop_sink('backslash');
 
--- A sink of which a view is gone keeps nobody from looking at the others.
+-- A sink of which a view is gone keeps nobody from looking at the others. It shows to the extension's owner only.
 SELECT revenue_sink.create_sink('half', 'fact_half', 'in_half'), revenue_sink.create_sink('whole', 'fact_whole', 'in_whole');
 DROP VIEW fact_half;
-SELECT sink FROM revenue_sink.sink WHERE sink IN ('half', 'whole');
+SELECT sink, problem FROM revenue_sink.sink WHERE sink IN ('half', 'whole') ORDER BY sink;
 SELECT sink FROM revenue_sink.stat_sink WHERE sink IN ('half', 'whole');
 SELECT (SELECT count(*) FROM revenue_sink.prepared) AS prepared, (SELECT count(*) FROM revenue_sink.writer) AS writers,
 	(SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.rejected_event) AS rejected;

@@ -83,7 +83,7 @@ DECLARE
 	line text;
 BEGIN
 	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
-		IF line ~ 'Scan|Cond|Filter' THEN
+		IF line ~ 'Scan|Cond|Filter' AND line !~ 'Subquery Scan' THEN
 			RETURN NEXT regexp_replace(regexp_replace(line, '(delta|total)_\d+', '\1_N', 'g'), '^[ >-]*', '');
 		END IF;
 	END LOOP;

@@ -30,7 +30,7 @@ BEGIN;
 SELECT batch('w1', 1), pay('a'), revenue_sink.store_offsets('s', 'log', '{0}', '{10}');
 SELECT revenue_sink.pre_commit('s') AS gid \gset
 SELECT revenue_sink.pre_commit('s') = :'gid' AS "the same again", revenue_sink.outcome(:'gid');
-SELECT :'gid' ~ '^rs:[0-9]+:[0-9]+:job:w1:1:1:[0-9]+:[0-9a-f]{16}$' AS form;
+SELECT :'gid' ~ '^rs:[0-9a-f]{16}:[0-9]+:job:w1:1:1:[0-9]+:[0-9a-f]{16}$' AS form;
 PREPARE TRANSACTION :'gid';
 -- Held: nobody sees its revenue or its offsets, its events are deferred, its number is taken.
 EXECUTE held;

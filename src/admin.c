@@ -18,7 +18,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -26,10 +25,14 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "admin.h"
 #include "argument.h"
 #include "catalog.h"
 #include "compat.h"
-#include "expire.h"
+#include "encoding.h"
+#include "home.h"
+#include "lock.h"
+#include "relations.h"
 #include "spi_util.h"
 #include "worker.h"
 #include "writer.h"
@@ -86,108 +89,38 @@ creation_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	return quote_qualified_identifier(get_namespace_name(schema), range->relname);
 }
 
-/* Tables, owned by the extension's owner, that one sink needs. */
-static void
-create_tables(int id, bool totals, const char *owner)
+/*
+ * A number for a new sink: one of which nothing is there yet. A restore that isn't
+ * over may have brought the tables of a sink, or its rows, before the sequence.
+ */
+static int
+new_sink_id(void)
 {
-	const char *quoted = quote_identifier(owner);
+	int			id;
+	bool		taken = true;
 
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE TABLE revenue_sink.seen_%d (oldest timestamptz NOT NULL, newest timestamptz NOT NULL, "
-			  "  events integer NOT NULL, fingerprints bytea NOT NULL) "
-			  "  WITH (fillfactor = 100, autovacuum_vacuum_insert_threshold = -1)", id);
-	rsink_spi(SPI_OK_UTILITY,
-			  "ALTER TABLE revenue_sink.seen_%d ALTER COLUMN fingerprints SET STORAGE PLAIN", id);
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.seen_%d (oldest)", id);
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.seen_%d (newest)", id);
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE TABLE revenue_sink.spill_%d (hi bigint NOT NULL, lo bigint NOT NULL, "
-			  "  payload integer NOT NULL, event_time timestamptz NOT NULL)", id);
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d (hi, lo)", id);
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d USING brin (event_time)", id);
-	if (totals)
+	do
 	{
-		for (int i = 0; i < 2; i++)
-			rsink_spi(SPI_OK_UTILITY,
-					  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
-					  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, version bigint, "
-					  "  epoch bigint NOT NULL, number bigint NOT NULL, sequence bigint NOT NULL%s)",
-					  i == 0 ? "delta" : "total", id,
-					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
-	}
-	else
-	{
-		for (int i = 0; i < 2; i++)
-			rsink_spi(SPI_OK_UTILITY,
-					  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
-					  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, "
-					  "  events bigint NOT NULL%s)",
-					  i == 0 ? "delta" : "total", id,
-					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
-	}
-
-	/*
-	 * Deltas come nearly in order of their minutes, and live for a second: a
-	 * b-tree would cost a small batch more than the deltas themselves.
-	 */
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE INDEX ON revenue_sink.delta_%d USING brin (minute, group_key) "
-			  "  WITH (pages_per_range = 8, autosummarize = on)", id);
-	rsink_spi(SPI_OK_UTILITY,
-			  "ALTER TABLE revenue_sink.delta_%d SET (autovacuum_vacuum_scale_factor = 0, "
-			  "  autovacuum_vacuum_threshold = 1000)", id);
-	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.delta_%d REPLICA IDENTITY FULL", id);
-	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.spill_%d REPLICA IDENTITY FULL", id);
-	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.seen_%d REPLICA IDENTITY FULL", id);
-	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.delta_%d, revenue_sink.total_%d TO %s",
-			  id, id, quoted);
-	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.seen_%d TO %s", id, quoted);
+		rsink_spi(SPI_OK_SELECT, "SELECT nextval('revenue_sink.sink_id')");
+		id = (int) rsink_spi_int64(0, 1, 0);
+		taken = rsink_spi(SPI_OK_SELECT,
+						  "SELECT FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND "
+						  "relname IN ('seen_%d', 'spill_%d', 'delta_%d', 'total_%d', 'home_%d')",
+						  id, id, id, id, id) > 0 ||
+			rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.sink_catalog WHERE id = %d", id) > 0;
+		for (int i = 0; i < RSINK_NSHARED_TABLES && !taken; i++)
+			taken = rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.%s WHERE sink_id IN (%d, -%d) LIMIT 1",
+							  rsink_shared_tables[i], id, id) > 0;
+	} while (taken);
+	return id;
 }
 
-/* The views, as the current user. */
-static void
-create_views(int id, bool totals, const char *sink, const char *fact, const char *ingest)
+/* The OID of a relation whose name is qualified and quoted. */
+static Oid
+relation_named(const char *name)
 {
-	if (totals)
-	{
-		rsink_spi(SPI_OK_UTILITY,
-				  "CREATE VIEW %s AS SELECT DISTINCT ON (minute, group_key) minute, group_key, revenue, "
-				  "  NULL::bigint AS events FROM "
-				  "(SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM "
-				  "  (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest FROM "
-				  "    (SELECT * FROM revenue_sink.total_%d UNION ALL "
-				  "     SELECT * FROM revenue_sink.delta_%d) AS every) AS ranked "
-				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
-				  "  version IS NULL, epoch DESC, number DESC, sequence DESC) AS best "
-				  "ORDER BY minute, group_key, sequence DESC", fact, id, id);
-		rsink_spi(SPI_OK_UTILITY,
-				  "CREATE VIEW %s AS SELECT newest AS minute, NULL::text AS group_key, "
-				  "  NULL::numeric AS revenue, NULL::bigint AS version "
-				  "FROM revenue_sink.seen_%d LIMIT 0", ingest, id);
-	}
-	else
-	{
-		rsink_spi(SPI_OK_UTILITY,
-				  "CREATE VIEW %s AS SELECT minute, group_key, sum(revenue) AS revenue, "
-				  "  sum(events)::bigint AS events "
-				  "FROM (SELECT minute, group_key, revenue, events FROM revenue_sink.total_%d UNION ALL "
-				  "      SELECT minute, group_key, revenue, events FROM revenue_sink.delta_%d) AS every "
-				  "GROUP BY minute, group_key", fact, id, id);
-		rsink_spi(SPI_OK_UTILITY,
-				  "CREATE VIEW %s AS SELECT NULL::text AS order_id, NULL::text AS event_id, "
-				  "  newest AS event_time, NULL::numeric AS amount, NULL::text AS group_key "
-				  "FROM revenue_sink.seen_%d LIMIT 0", ingest, id);
-	}
-	rsink_spi(SPI_OK_UTILITY, "COMMENT ON VIEW %s IS %s", fact,
-			  quote_literal_cstr(psprintf("revenue of sink %s", sink)));
-	rsink_spi(SPI_OK_UTILITY, "COMMENT ON VIEW %s IS %s", ingest,
-			  quote_literal_cstr(psprintf("INSERT and COPY into it write to sink %s", sink)));
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE TRIGGER revenue_sink_row INSTEAD OF INSERT ON %s "
-			  "FOR EACH ROW EXECUTE FUNCTION revenue_sink.ingest()", ingest);
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE TRIGGER revenue_sink_statement AFTER INSERT ON %s "
-			  "FOR EACH STATEMENT EXECUTE FUNCTION revenue_sink.ingest()", ingest);
+	return RangeVarGetRelid(makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name))),
+							NoLock, false);
 }
 
 /*
@@ -209,13 +142,14 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	char	   *owner = GetUserNameFromId(GetUserId(), false);
 	unsigned char key[RSINK_HASH_KEY_BYTES];
 	StringInfoData hex;
+	bool		totals;
 	RsinkSpi	spi;
 	int			id;
-	int			nest;
 
 	rsink_require_preload();
 	PreventCommandIfReadOnly("create_sink()");
 	require_one_of("mode", mode, "events", "totals");
+	totals = strcmp(mode, "totals") == 0;
 	require_one_of("late_policy", late_policy, "reject", "apply");
 	require_one_of("on_bad_event", on_bad_event, "error", "reject");
 	if (sink[0] == '\0' || strlen(sink) >= NAMEDATALEN)
@@ -241,30 +175,30 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("sink \"%s\" already exists", sink)));
-	rsink_spi(SPI_OK_SELECT, "SELECT nextval('revenue_sink.sink_id')");
-	id = (int) rsink_spi_int64(0, 1, 0);
-	create_tables(id, strcmp(mode, "totals") == 0, owner);
+	id = new_sink_id();
+	rsink_create_tables(id, totals, owner);
 	rsink_spi_end(&spi);
 
-	nest = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	create_views(id, strcmp(mode, "totals") == 0, sink, fact, ingest);
-	SPI_finish();
-	AtEOXact_GUC(true, nest);
+	rsink_spi_begin_as(&spi, GetUserId());
+	rsink_create_fact(id, totals, fact);
+	rsink_create_ingest(id, totals, ingest);
+	rsink_comment_views(sink, fact, ingest);
+	rsink_spi_end(&spi);
+	rsink_mark_view(id, RSINK_FACT, relation_named(fact));
+	rsink_mark_view(id, RSINK_INGEST, relation_named(ingest));
 
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_INSERT,
 			  "INSERT INTO revenue_sink.sink_catalog (id, name, mode, bucket, dedup_window, max_future, "
-			  "  late_policy, on_bad_event, fact, ingest, seen, spill, delta, total, hash_key) "
+			  "  late_policy, on_bad_event, fact, ingest, seen, spill, delta, total, hash_key, encoding, sample) "
 			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', %s::regclass, %s::regclass, "
 			  "  'revenue_sink.seen_%d', 'revenue_sink.spill_%d', 'revenue_sink.delta_%d', "
-			  "  'revenue_sink.total_%d', '\\x%s')",
+			  "  'revenue_sink.total_%d', '\\x%s', '%s', '\\x%s')",
 			  id, quote_literal_cstr(sink), mode, bucket, dedup_window, max_future,
 			  late_policy, on_bad_event, quote_literal_cstr(fact), quote_literal_cstr(ingest),
-			  id, id, id, id, hex.data);
+			  id, id, id, id, hex.data, rsink_encoding_of_new_sinks(), rsink_sample_hex(key));
+	rsink_insert_arrival_rows(id, totals);
+	rsink_home_create(id, sink);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();
 	rsink_worker_wanted();
@@ -289,9 +223,12 @@ for_each_role(const RsinkSink *sink, const char *query, const char *statement)
 												 get_rel_name(sink->seen), roles[i]));
 }
 
-/* Only the present owners of the views may read the tables behind them. */
-static void
-pass_on_tables(const RsinkSink *sink)
+/*
+ * Only the present owners of the views may read the tables behind them. Caller is
+ * connected by rsink_spi_begin().
+ */
+void
+rsink_pass_on_tables(const RsinkSink *sink)
 {
 	for_each_role(sink,
 				  psprintf("SELECT DISTINCT quote_ident(pg_get_userbyid(a.grantee)) "
@@ -334,47 +271,10 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
 			  PG_ARGISNULL(2) ? "NULL" : interval_argument(fcinfo, 2, "max_future", true),
 			  late_policy ? quote_literal_cstr(late_policy) : "NULL",
 			  on_bad_event ? quote_literal_cstr(on_bad_event) : "NULL", sink->id);
-	pass_on_tables(sink);
+	rsink_pass_on_tables(sink);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();
 	PG_RETURN_VOID();
-}
-
-/*
- * Take what is to be dropped away from everybody else, in the order in which a
- * statement that writes takes it. Refuses, naming the gid, where a prepared
- * transaction has used it: nobody knows for how long that will be held, and all
- * others would queue up behind us.
- */
-static void
-lock_for_drop(const RsinkSink *sink)
-{
-	const Oid	relids[] = {sink->ingest, sink->fact, sink->delta, sink->seen};
-
-	for (int i = 0; i < lengthof(relids); i++)
-	{
-		RsinkSpi	spi;
-
-		if (ConditionalLockRelationOid(relids[i], AccessExclusiveLock))
-			continue;
-		rsink_spi_begin(&spi);
-		if (rsink_spi(SPI_OK_SELECT,
-					  "SELECT p.gid FROM pg_locks l "
-					  "  JOIN pg_locks x ON x.virtualtransaction = l.virtualtransaction "
-					  "    AND x.locktype = 'transactionid' AND x.pid IS NULL "
-					  "  JOIN pg_prepared_xacts p ON p.transaction = x.transactionid "
-					  "WHERE l.locktype = 'relation' AND l.pid IS NULL AND l.database = "
-					  "  (SELECT oid FROM pg_database WHERE datname = current_database()) "
-					  "  AND l.relation IN (%u, %u, %u, %u) LIMIT 1",
-					  relids[0], relids[1], relids[2], relids[3]) > 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("sink \"%s\" is used by the prepared transaction \"%s\"", sink->name,
-							SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
-					 errhint("Commit or roll back the prepared transaction first.")));
-		rsink_spi_end(&spi);
-		LockRelationOid(relids[i], AccessExclusiveLock);
-	}
 }
 
 /*
@@ -387,17 +287,19 @@ lock_for_drop(const RsinkSink *sink)
 Datum
 revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 {
-	static const char *const shared_tables[] = {
-		"sink_state", "deferred_event", "rejected", "epoch", "batch", "committed_offset", "decision"
-	};
 	char	   *name = text_argument(fcinfo, 0, "sink");
-	RsinkSink  *sink = rsink_sink_lookup_dropping(name);
+	RsinkSink  *sink = rsink_sink_lookup_owned(name);
 	RsinkSpi	spi;
+	Oid			relids[4];
 	Oid			views[2];
 	Oid			tables[4];
 
 	PreventCommandIfReadOnly("drop_sink()");
-	lock_for_drop(sink);
+	relids[0] = sink->ingest;
+	relids[1] = sink->fact;
+	relids[2] = sink->delta;
+	relids[3] = sink->seen;
+	rsink_lock_exclusively(relids, lengthof(relids), psprintf("sink \"%s\"", sink->name));
 	rsink_forbid_prepare("drop_sink()");
 	views[0] = sink->ingest;
 	views[1] = sink->fact;
@@ -405,18 +307,17 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	tables[1] = sink->spill;
 	tables[2] = sink->delta;
 	tables[3] = sink->total;
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	rsink_spi_begin_as(&spi, GetUserId());
 	for (int i = 0; i < 2; i++)
 	{
-		char	   *view = get_rel_name(views[i]);
+		char	   *view = rsink_view_name(views[i]);
 
 		if (view != NULL)
-			rsink_spi(SPI_OK_UTILITY, "DROP VIEW %s",
-					  quote_qualified_identifier(get_namespace_name(get_rel_namespace(views[i])), view));
+			rsink_spi(SPI_OK_UTILITY, "DROP VIEW %s", view);
 	}
-	SPI_finish();
+	rsink_spi_end(&spi);
 	rsink_spi_begin(&spi);
+	rsink_home_drop(sink->id);
 	for (int i = 0; i < 4; i++)
 	{
 		char	   *table = get_rel_name(tables[i]);
@@ -424,9 +325,9 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 		if (table != NULL)
 			rsink_spi(SPI_OK_UTILITY, "DROP TABLE revenue_sink.%s", table);
 	}
-	for (int i = 0; i < lengthof(shared_tables); i++)
-		rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE sink_id = %d",
-				  shared_tables[i], sink->id);
+	for (int i = 0; i < RSINK_NSHARED_TABLES; i++)
+		rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE sink_id IN (%d, -%d)",
+				  rsink_shared_tables[i], sink->id, sink->id);
 	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.sink_catalog WHERE id = %d", sink->id);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();

@@ -22,6 +22,7 @@
 #include "apply.h"
 #include "compat.h"
 #include "deferred.h"
+#include "encoding.h"
 #include "fingerprint.h"
 #include "revenue.h"
 #include "seen.h"
@@ -227,6 +228,27 @@ rsink_apply_skip(RsinkApply *apply, int64 n)
 	apply->position += n;
 }
 
+/* Make the text of an event that which is hashed. False: that can't be done. */
+static bool
+convert(const RsinkApply *apply, RsinkEvent *event, Fault *fault)
+{
+	const char **texts[] = {&event->order_id, &event->event_id, &event->group_key};
+	int32	   *lengths[] = {&event->order_len, &event->event_len, &event->group_len};
+	static const char *const columns[] = {"order_id", "event_id", "group_key"};
+
+	for (int i = 0; i < lengthof(texts); i++)
+	{
+		if (*texts[i] == NULL || (*texts[i] = rsink_hashed_text(apply->sink, *texts[i], lengths[i])) != NULL)
+			continue;
+		fault->column = columns[i];
+		fault->what = "has a character that no other encoding has";
+		fault->reason = psprintf("%s has a character that no other encoding has", columns[i]);
+		fault->hint = "Send text that can be converted to UTF8.";
+		return false;
+	}
+	return true;
+}
+
 /* Fingerprints of the good events; the bad ones get their status or raise. */
 static int
 make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
@@ -236,9 +258,19 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 
 	for (int i = 0; i < n; i++)
 	{
+		RsinkEvent *hashed = &events[i];
+		RsinkEvent	converted;
 		Fault		fault;
+		bool		is_bad = false;
 
-		if (unlikely(find_fault(apply, &events[i], &fault)))
+		/* ids have the same bytes, and the same length, on each server */
+		if (unlikely(OidIsValid(apply->sink->conversion)))
+		{
+			converted = events[i];
+			hashed = &converted;
+			is_bad = !convert(apply, hashed, &fault);
+		}
+		if (unlikely(is_bad || find_fault(apply, hashed, &fault)))
 		{
 			if (!apply->sink->reject_bad)
 				raise_fault(apply, &events[i], apply->position + i, &fault);
@@ -247,7 +279,7 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 			reasons[(*nletters)++] = fault.reason;
 			continue;
 		}
-		rsink_fingerprint(apply->sink->key, &events[i], &keys[nkeys].fp);
+		rsink_fingerprint(apply->sink->key, hashed, &keys[nkeys].fp);
 		keys[nkeys++].position = i;
 	}
 	return nkeys;

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/subtrans.h"
 #include "access/table.h"
 #include "access/transam.h"
@@ -17,6 +18,7 @@
 #include "storage/procarray.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -37,6 +39,20 @@ rsink_catalog_relid(const char *name)
 				 errmsg("table \"%s.%s\" does not exist", RSINK_SCHEMA, name),
 				 errhint("Run CREATE EXTENSION revenue_sink in this database.")));
 	return relid;
+}
+
+/* The owner of a relation. */
+Oid
+rsink_relation_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
 }
 
 /*

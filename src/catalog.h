@@ -3,7 +3,7 @@
  * catalog.h
  *	  The extension's tables as C sees them, and how rows get into them.
  *
- * Column numbers here follow sql/revenue_sink--1.0.sql. Rows are inserted
+ * Column numbers here follow sql/revenue_sink--1.1.sql. Rows are inserted
  * without the executor, so the privileges of the tables themselves stay with
  * their owners: what a role may do is decided by the functions.
  *
@@ -34,13 +34,17 @@
 #define Anum_catalog_delta			13
 #define Anum_catalog_total			14
 #define Anum_catalog_hash_key		15
-#define Natts_catalog				15
+#define Natts_catalog_1_0			15	/* all that version 1.0 has */
+#define Anum_catalog_encoding		16
+#define Anum_catalog_sample			17
+#define Natts_catalog				17
 
 #define Anum_state_sink_id			1
 #define Anum_state_watermark		2
 #define Anum_state_horizon			3
 #define Anum_state_expired			4
-#define Natts_state					4
+#define Anum_state_totals			5
+#define Natts_state					5
 
 #define Anum_seen_oldest			1
 #define Anum_seen_newest			2
@@ -94,7 +98,8 @@
 #define Anum_epoch_writer			3
 #define Anum_epoch_epoch			4
 #define Anum_epoch_opened_at		5
-#define Natts_epoch					5
+#define Anum_epoch_given			6
+#define Natts_epoch					6
 
 #define Anum_ledger_sink_id			1
 #define Anum_ledger_job				2
@@ -134,6 +139,7 @@ typedef struct RsinkTable
 } RsinkTable;
 
 extern Oid	rsink_catalog_relid(const char *name);
+extern Oid	rsink_relation_owner(Oid relid);
 extern void rsink_table_open(RsinkTable *table, Oid relid);
 extern void rsink_table_open_named(RsinkTable *table, const char *name);
 extern void rsink_table_insert(RsinkTable *table, HeapTuple tuple);

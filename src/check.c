@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
+#include "home.h"
 #include "seen.h"
 #include "seen_spill.h"
 #include "spi_util.h"
@@ -174,20 +175,30 @@ static void
 check_sums(Check *check)
 {
 	int64		counted;
+	int64		seen;
+	RsinkSpi	spi;
+
+	rsink_spi_begin(&spi);
+	rsink_balance(check->sink->id, &counted, &seen);
+	rsink_spi_end(&spi);
+	if (counted != seen)
+		problem(check, "revenue counts " INT64_FORMAT " events, but " INT64_FORMAT " were seen",
+				counted, seen);
+}
+
+/* Of a sink in mode 'totals' the totals that were merged are all there. */
+static void
+check_totals(Check *check)
+{
 	RsinkSpi	spi;
 
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_SELECT,
-			  "SELECT coalesce((SELECT sum(events) FROM revenue_sink.%s), 0)::bigint "
-			  "  + coalesce((SELECT sum(events) FROM revenue_sink.%s), 0)::bigint, "
-			  "  coalesce((SELECT sum(events) FROM revenue_sink.%s), 0)::bigint "
-			  "  + coalesce((SELECT expired FROM revenue_sink.sink_state WHERE sink_id = %d), 0)",
-			  get_rel_name(check->sink->total), get_rel_name(check->sink->delta),
-			  get_rel_name(check->sink->seen), check->sink->id);
-	counted = rsink_spi_int64(0, 1, 0);
-	if (counted != rsink_spi_int64(0, 2, 0))
-		problem(check, "revenue counts " INT64_FORMAT " events, but " INT64_FORMAT " were seen",
-				counted, rsink_spi_int64(0, 2, 0));
+			  "SELECT count(*), (SELECT totals FROM revenue_sink.sink_state WHERE sink_id = %d) "
+			  "FROM revenue_sink.total_%d", check->sink->id, check->sink->id);
+	if (rsink_spi_int64(0, 1, 0) != rsink_spi_int64(0, 2, 0))
+		problem(check, "there are " INT64_FORMAT " totals of " INT64_FORMAT,
+				rsink_spi_int64(0, 1, 0), rsink_spi_int64(0, 2, 0));
 	rsink_spi_end(&spi);
 }
 
@@ -226,6 +237,8 @@ revenue_sink_check(PG_FUNCTION_ARGS)
 		check_sums(&check);
 		check_pages(&check);
 	}
+	else
+		check_totals(&check);
 	check_ledger(&check);
 	return (Datum) 0;
 }

@@ -176,7 +176,8 @@ xact_status(FullTransactionId xid)
  * the transaction's id. On a server that lost the transaction in a failover,
  * its id lies in the future, or belongs to another transaction, and the ledger
  * hasn't got it under that id. Of an epoch or a number that the ledger has
- * forgotten nothing is claimed.
+ * forgotten nothing is claimed; nor of a batch of another server, where the sink
+ * was before, that the ledger didn't have yet when it left.
  */
 static Outcome
 find_outcome(const RsinkGid *gid)
@@ -185,6 +186,8 @@ find_outcome(const RsinkGid *gid)
 	LedgerAnswer answer;
 	const char *status;
 
+	if (gid->elsewhere)
+		return ask_ledger(gid, RSINK_GID_KEYS) == LEDGER_HAS ? OUTCOME_COMMITTED : OUTCOME_UNKNOWN;
 	if (!FullTransactionIdPrecedes(gid->xid, ReadNextFullTransactionId()))
 		return OUTCOME_UNKNOWN;
 	status = xact_status(gid->xid);
@@ -224,7 +227,7 @@ revenue_sink_outcome(PG_FUNCTION_ARGS)
 
 	if (rsink_gid_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &gid))
 	{
-		(void) rsink_sink_lookup(gid.sink->name, RSINK_MAY_READ);
+		(void) rsink_sink_lookup_finishing(gid.sink->name, RSINK_MAY_READ);
 		outcome = find_outcome(&gid);
 	}
 	if (outcome != OUTCOME_UNKNOWN && outcome != OUTCOME_OPEN && !RecoveryInProgress())
@@ -289,7 +292,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the outcome of \"%s\" is 'unknown'", name),
 				 errhint("It is no gid that pre_commit() of a sink of this database has given.")));
-	(void) rsink_sink_lookup(gid.sink->name, RSINK_IS_OWNER);
+	(void) rsink_sink_lookup_finishing(gid.sink->name, RSINK_IS_OWNER);
 	PreventCommandDuringRecovery(call);
 	if (wanted == RSINK_ROLLBACK)
 		PreventCommandIfReadOnly(call);	/* it writes its decision */
@@ -445,7 +448,7 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	job = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	checkpoint = PG_GETARG_INT64(2);
-	sink = rsink_sink_lookup(name, RSINK_IS_OWNER);
+	sink = rsink_sink_lookup_finishing(name, RSINK_IS_OWNER);
 	PreventCommandDuringRecovery("commit_checkpoint()");
 	PreventCommandIfReadOnly("commit_checkpoint()");
 	desc = rsink_result_desc(fcinfo);
@@ -476,7 +479,7 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_prepared(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *lc;
 

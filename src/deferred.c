@@ -22,6 +22,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "deferred.h"
+#include "encoding.h"
 
 #define DIGEST_BYTES crypto_shorthash_siphashx24_BYTES
 
@@ -66,29 +67,40 @@ rsink_defer(const RsinkSink *sink, RsinkTable *table, RsinkEvent *const *events,
 	}
 }
 
+/* Append a text as it is hashed, and return its length; -1 for none. */
+static int32
+append_hashed(StringInfo buf, const RsinkSink *sink, const char *text, int32 len)
+{
+	const char *hashed;
+
+	if (text == NULL)
+		return -1;
+	if ((hashed = rsink_hashed_text(sink, text, &len)) == NULL)
+		hashed = text;
+	appendBinaryStringInfo(buf, hashed, len);
+	return len;
+}
+
 /* A digest of reason and whole event: what "the same dead letter" means. */
 static bytea *
 event_digest(const RsinkSink *sink, const RsinkEvent *event, const char *reason,
 			 StringInfo buf)
 {
 	bytea	   *digest = palloc(VARHDRSZ + DIGEST_BYTES);
-	int32		lens[3];
+	int			at;
+	int32		lens[3] = {0};
 
-	lens[0] = event->order_id ? event->order_len : -1;
-	lens[1] = event->event_id ? event->event_len : -1;
-	lens[2] = event->group_len;
 	resetStringInfo(buf);
 	appendStringInfoString(buf, reason);
+	at = buf->len;
 	appendBinaryStringInfo(buf, (char *) lens, sizeof(lens));
 	appendBinaryStringInfo(buf, (char *) &event->time_isnull, sizeof(bool));
 	if (!event->time_isnull)
 		appendBinaryStringInfo(buf, (const char *) &event->event_time, sizeof(TimestampTz));
-	if (event->order_id)
-		appendBinaryStringInfo(buf, event->order_id, event->order_len);
-	if (event->event_id)
-		appendBinaryStringInfo(buf, event->event_id, event->event_len);
-	if (event->group_len > 0)
-		appendBinaryStringInfo(buf, event->group_key, event->group_len);
+	lens[0] = append_hashed(buf, sink, event->order_id, event->order_len);
+	lens[1] = append_hashed(buf, sink, event->event_id, event->event_len);
+	lens[2] = append_hashed(buf, sink, event->group_key ? event->group_key : "", event->group_len);
+	memcpy(buf->data + at, lens, sizeof(lens));
 	if (event->amount)
 		appendStringInfoString(buf, numeric_normalize(event->amount));
 	SET_VARSIZE(digest, VARHDRSZ + DIGEST_BYTES);

@@ -7,6 +7,10 @@
  * A writer's current epoch is the highest of its own and the whole job's rows.
  * Rows are only inserted; the worker removes those that others supersede.
  *
+ * The numbers are given by the server, or brought by the job. Those that the
+ * server gives must be given once, by whatever copy of the sink; those that a job
+ * brings are the job's to keep apart.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -14,9 +18,9 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xlog.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
+#include "common/int.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -30,13 +34,36 @@
 
 #define NO_EPOCH PG_INT64_MIN
 
+/* So many bits of an epoch that the server gives are random. */
+#define RANDOM_BITS 30
+
+/*
+ * Rows of version 1.0 don't say who the number is of. The server counted from 1,
+ * and in steps of 2^32 with each promotion; a job often takes a clock.
+ */
+#define HIGH_FOR_1_0 (INT64CONST(1) << 40)
+
 /* The highest epochs that concern a writer. */
 typedef struct Epochs
 {
 	int64		every;			/* of anyone in the job */
+	bool		brought;		/* is that one of the job's own numbers? */
 	int64		whole;			/* of the job as a whole */
 	int64		own;			/* of the writer */
 } Epochs;
+
+/* Has the job brought the number of this row? */
+static bool
+is_brought(Relation rel, HeapTuple tuple, int64 epoch)
+{
+	bool		isnull = true;
+	Datum		given = (Datum) 0;
+
+	/* tables of version 1.0 don't have the column */
+	if (RelationGetNumberOfAttributes(rel) >= Anum_epoch_given)
+		given = heap_getattr(tuple, Anum_epoch_given, RelationGetDescr(rel), &isnull);
+	return isnull ? epoch >= HIGH_FOR_1_0 : !DatumGetBool(given);
+}
 
 static void
 read_epochs(int32 sink_id, const char *job, const char *writer, Epochs *epochs)
@@ -48,6 +75,7 @@ read_epochs(int32 sink_id, const char *job, const char *writer, Epochs *epochs)
 	HeapTuple	tuple;
 
 	epochs->every = epochs->whole = epochs->own = NO_EPOCH;
+	epochs->brought = false;
 	ScanKeyInit(&keys[0], Anum_epoch_sink_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(sink_id));
 	ScanKeyInit(&keys[1], Anum_epoch_job, BTEqualStrategyNumber, F_TEXTEQ,
@@ -60,9 +88,14 @@ read_epochs(int32 sink_id, const char *job, const char *writer, Epochs *epochs)
 		bool		isnull;
 		int64		epoch = DatumGetInt64(heap_getattr(tuple, Anum_epoch_epoch,
 													   RelationGetDescr(rel), &isnull));
-		Datum		name = heap_getattr(tuple, Anum_epoch_writer, RelationGetDescr(rel), &isnull);
+		Datum		name;
 
-		epochs->every = Max(epochs->every, epoch);
+		if (epoch > epochs->every)
+		{
+			epochs->every = epoch;
+			epochs->brought = is_brought(rel, tuple, epoch);
+		}
+		name = heap_getattr(tuple, Anum_epoch_writer, RelationGetDescr(rel), &isnull);
 		if (isnull)
 			epochs->whole = Max(epochs->whole, epoch);
 		else if (writer != NULL && strcmp(TextDatumGetCString(name), writer) == 0)
@@ -119,7 +152,7 @@ rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer, 
 				 errmsg("epoch %lld of writer \"%s\" of job \"%s\" has not been opened",
 						(long long) epoch, writer, job),
 				 errdetail("The current epoch is %lld.", (long long) current),
-				 errhint("Use the epoch that open_writer() or recover() gave.")));
+				 errhint("Use the epoch that open_writer() or recover() gave. If that was before a failover or a restore, which has lost it, open a new one.")));
 }
 
 /* Raise if this epoch of a writer has been fenced off, as of now. */
@@ -133,17 +166,43 @@ rsink_epoch_not_fenced(const RsinkSink *sink, const char *job, const char *write
 }
 
 /*
- * The first epoch that the server may give: one that it hasn't given before a
- * failover which lost it. Each promotion begins a new timeline.
+ * A new epoch, greater than all others of the job: the next number where the job
+ * has brought the last one.
+ *
+ * Else it must not have been given before by a history of the sink that this server
+ * doesn't know: by a lost primary, after an older backup was restored, by the
+ * other one of two copies. Nothing that a server knows of itself tells these
+ * apart, so chance does, in the lower bits. The time in the upper ones sees to
+ * it that what was given earlier elsewhere is mostly the lower number, and so
+ * is fenced off rather than unknown.
  */
 static int64
-first_epoch(void)
+new_epoch(const char *job, const Epochs *epochs)
 {
-	return 1 + ((int64) (GetWALInsertionTimeLine() - 1) << 32);
+	int64		seconds = Max(GetCurrentTimestamp() / USECS_PER_SEC, 0);
+	int64		above = epochs->every;
+	uint32		chance = 0;
+	int64		epoch;
+
+	if (!epochs->brought)
+	{
+		if (!pg_strong_random(&chance, sizeof(chance)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random epoch")));
+		chance >>= 32 - RANDOM_BITS;
+		above = Max(above, seconds << RANDOM_BITS);
+	}
+	if (pg_add_s64_overflow(above, (int64) chance + 1, &epoch))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("job \"%s\" has used up its epochs", job),
+				 errhint("Give the job another name.")));
+	return epoch;
 }
 
 static void
-insert_epoch(int32 sink_id, const char *job, const char *writer, int64 epoch)
+insert_epoch(int32 sink_id, const char *job, const char *writer, int64 epoch, bool given)
 {
 	RsinkTable	table;
 	Datum		values[Natts_epoch];
@@ -156,6 +215,7 @@ insert_epoch(int32 sink_id, const char *job, const char *writer, int64 epoch)
 	values[Anum_epoch_writer - 1] = writer ? CStringGetTextDatum(writer) : (Datum) 0;
 	values[Anum_epoch_epoch - 1] = Int64GetDatum(epoch);
 	values[Anum_epoch_opened_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Anum_epoch_given - 1] = BoolGetDatum(given);
 	rsink_table_insert_values(&table, values, nulls);
 	rsink_table_close(&table);
 }
@@ -187,13 +247,8 @@ rsink_epoch_open(const RsinkSink *sink, const char *job, const char *writer,
 	read_epochs(sink->id, job, writer, &epochs);
 	if (token_isnull)
 	{
-		if (epochs.every == PG_INT64_MAX)
-			ereport(ERROR,
-					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					 errmsg("job \"%s\" has used up its epochs", job),
-					 errhint("Give the job another name.")));
-		token = Max(epochs.every + 1, first_epoch());
-		insert_epoch(sink->id, job, writer, token);
+		token = new_epoch(job, &epochs);
+		insert_epoch(sink->id, job, writer, token, !epochs.brought);
 		return token;
 	}
 	if (token < 0)
@@ -211,6 +266,6 @@ rsink_epoch_open(const RsinkSink *sink, const char *job, const char *writer,
 	current = writer ? current : epochs.every;
 	if (token <= current)
 		raise_fenced(job, writer, token, current);
-	insert_epoch(sink->id, job, writer, token);
+	insert_epoch(sink->id, job, writer, token, false);
 	return token;
 }

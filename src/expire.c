@@ -295,14 +295,17 @@ delete_rows(RsinkSeen *seen, TimestampTz horizon, int64 *events)
 	Relation	pages = seen->pages.rel;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		removed = 0;
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, Anum_seen_newest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+	/* the arrival row, before all times, stays */
+	ScanKeyInit(&keys[0], Anum_seen_newest, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+				TimestampTzGetDatum(DT_NOBEGIN));
+	ScanKeyInit(&keys[1], Anum_seen_newest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(horizon));
 	scan = systable_beginscan(pages, rsink_table_index(pages, Anum_seen_newest), true,
-							  snapshot, 1, &key);
+							  snapshot, 2, keys);
 	while (removed < EXPIRE_ROWS && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		RsinkPage	page;

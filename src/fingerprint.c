@@ -13,6 +13,9 @@
 
 #include <sodium.h>
 
+#include "fmgr.h"
+#include "utils/numeric.h"
+
 #include "amount.h"
 #include "batch.h"
 #include "fingerprint.h"
@@ -59,4 +62,38 @@ rsink_fingerprint(const unsigned char *key, const RsinkEvent *event,
 	len += event->group_len;
 	crypto_shorthash_siphash24((unsigned char *) &out, (unsigned char *) buf, len, key);
 	fp->payload = (uint32) out;
+}
+
+/*
+ * The fingerprint of an event that is always the same: RSINK_FINGERPRINT_BYTES
+ * bytes as a page row has them. A server that makes other ones of it, for one
+ * because of its byte order, would not know a sink's events again.
+ */
+void
+rsink_fingerprint_sample(const unsigned char *key, unsigned char *bytes)
+{
+	RsinkEvent	event = {
+		.order_id = "order-7", .order_len = 7,
+		.event_id = "evt-9f3", .event_len = 7,
+		.group_key = "web", .group_len = 3,
+		.event_time = INT64CONST(762602472000000)
+	};
+	RsinkFingerprint fp;
+
+	event.amount = int64_div_fast_to_numeric(-123456789, 2);
+	rsink_fingerprint(key, &event, &fp);
+	memcpy(bytes, &fp.hi, sizeof(uint64));
+	memcpy(bytes + sizeof(uint64), &fp.lo, sizeof(uint64));
+	memcpy(bytes + 2 * sizeof(uint64), &fp.payload, sizeof(uint32));
+}
+
+/* The same in hexadecimal digits, for SQL. */
+char *
+rsink_sample_hex(const unsigned char *key)
+{
+	unsigned char bytes[RSINK_FINGERPRINT_BYTES];
+	char	   *hex = palloc(2 * sizeof(bytes) + 1);
+
+	rsink_fingerprint_sample(key, bytes);
+	return sodium_bin2hex(hex, 2 * sizeof(bytes) + 1, bytes, sizeof(bytes));
 }

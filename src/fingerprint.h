@@ -21,6 +21,9 @@ typedef struct RsinkFingerprint
 	uint32		payload;
 } RsinkFingerprint;
 
+/* A fingerprint as a page row has it: hi, lo, payload. */
+#define RSINK_FINGERPRINT_BYTES (2 * sizeof(uint64) + sizeof(uint32))
+
 struct RsinkEvent;
 
 extern void rsink_fingerprint_id(const unsigned char *key,
@@ -30,6 +33,8 @@ extern void rsink_fingerprint_id(const unsigned char *key,
 extern void rsink_fingerprint(const unsigned char *key,
 							  const struct RsinkEvent *event,
 							  RsinkFingerprint *fp);
+extern void rsink_fingerprint_sample(const unsigned char *key, unsigned char *bytes);
+extern char *rsink_sample_hex(const unsigned char *key);
 
 /* Orders by identity alone: the payload doesn't count. */
 static inline int

@@ -25,6 +25,8 @@ typedef struct RsinkGid
 	int64		epoch;
 	int64		number;
 	FullTransactionId xid;
+	bool		elsewhere;		/* made in another database or on another server,
+								 * where xid may be any transaction's */
 } RsinkGid;
 
 extern char *rsink_gid_make(const RsinkBatch *batch);

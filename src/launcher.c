@@ -155,11 +155,19 @@ rsink_worker_wanted(void)
 		wanted_at_commit = true;
 }
 
-/* start_worker(): the same, for CREATE EXTENSION. */
+/*
+ * start_worker(): a worker once the transaction has committed, for CREATE
+ * EXTENSION. A server that hasn't loaded the library has none, and can only read.
+ */
 Datum
 revenue_sink_start_worker(PG_FUNCTION_ARGS)
 {
-	rsink_require_preload();
+	if (!rsink_is_preloaded())
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("revenue_sink is not loaded via shared_preload_libraries"),
+				 errdetail("Sinks in this database can be read, and not be written to."),
+				 errhint("To write, add shared_preload_libraries = 'revenue_sink' to postgresql.conf and restart the server.")));
 	rsink_worker_wanted();
 	PG_RETURN_VOID();
 }

@@ -240,7 +240,7 @@ forget_decisions(const RsinkSink *sink)
  * Forget epochs that newer ones of the same writer, or of the whole job,
  * supersede. Where only writers are opened, forget also those of whom nothing
  * was heard for long: they have no epoch then, and no older one comes to light.
- * The highest epoch of a job stays: the next one counts from there.
+ * The highest epoch of a job stays: the next one must lie above it.
  */
 static void
 forget_epochs(const RsinkSink *sink)

@@ -25,7 +25,9 @@
 #include "argument.h"
 #include "catalog.h"
 #include "compat.h"
+#include "encoding.h"
 #include "expire.h"
+#include "relations.h"
 #include "seen.h"
 #include "spi_util.h"
 #include "totals.h"
@@ -36,6 +38,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_expire);
 PG_FUNCTION_INFO_V1(revenue_sink_seen);
 PG_FUNCTION_INFO_V1(revenue_sink_counters);
 PG_FUNCTION_INFO_V1(revenue_sink_may);
+PG_FUNCTION_INFO_V1(revenue_sink_may_see);
 
 static RsinkSink *
 maintained_sink(FunctionCallInfo fcinfo, const char *call)
@@ -99,11 +102,26 @@ seen_by_scan(const RsinkSink *sink, const RsinkFingerprint *fp)
 	return found;
 }
 
+/* The identity of an event. False: no event can have such ids. */
+static bool
+event_identity(const RsinkSink *sink, const text *order_id, const text *event_id, RsinkFingerprint *fp)
+{
+	int32		order_len = VARSIZE_ANY_EXHDR(order_id);
+	int32		event_len = VARSIZE_ANY_EXHDR(event_id);
+	const char *order = rsink_hashed_text(sink, VARDATA_ANY(order_id), &order_len);
+	const char *event = rsink_hashed_text(sink, VARDATA_ANY(event_id), &event_len);
+
+	if (order == NULL || event == NULL || order_len > RSINK_ID_MAX || event_len > RSINK_ID_MAX)
+		return false;
+	rsink_fingerprint_id(sink->key, order, order_len, event, event_len, fp);
+	return true;
+}
+
 /*
  * seen(sink, order_id, event_id) -> boolean
  *
- * Is this event counted, as far as is committed now? On a standby, which has
- * no index, it reads the whole table.
+ * Is this event counted, as far as is committed now? Where there is no index (on
+ * a standby, in a copy, without the library preloaded), it reads the whole table.
  */
 Datum
 revenue_sink_seen(PG_FUNCTION_ARGS)
@@ -121,11 +139,9 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	order_id = PG_GETARG_TEXT_PP(1);
 	event_id = PG_GETARG_TEXT_PP(2);
-	if (VARSIZE_ANY_EXHDR(order_id) > RSINK_ID_MAX || VARSIZE_ANY_EXHDR(event_id) > RSINK_ID_MAX)
+	if (!event_identity(sink, order_id, event_id, &fp))
 		PG_RETURN_BOOL(false);
-	rsink_fingerprint_id(sink->key, VARDATA_ANY(order_id), VARSIZE_ANY_EXHDR(order_id),
-						 VARDATA_ANY(event_id), VARSIZE_ANY_EXHDR(event_id), &fp);
-	if (RecoveryInProgress())
+	if (sink->shared == NULL)
 		PG_RETURN_BOOL(seen_by_scan(sink, &fp));
 	rsink_seen_begin(&seen, sink, false);
 	found = rsink_seen_state(&seen, &fp, &payload) == RSINK_ROW_COUNTED;
@@ -133,20 +149,39 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(found);
 }
 
-/*
- * may_see(fact, ingest) -> boolean, for the views. Sinks of which a view is gone
- * are for nobody to see: the functions behind the views would refuse them.
- */
-Datum
-revenue_sink_may(PG_FUNCTION_ARGS)
+static bool
+may_see(Oid fact, Oid ingest)
 {
 	RsinkSink	sink;
 
 	memset(&sink, 0, sizeof(sink));
-	sink.fact = PG_GETARG_OID(0);
-	sink.ingest = PG_GETARG_OID(1);
-	PG_RETURN_BOOL(get_rel_name(sink.fact) != NULL && get_rel_name(sink.ingest) != NULL &&
-				   rsink_sink_allows(&sink, RSINK_MAY_READ));
+	sink.fact = fact;
+	sink.ingest = ingest;
+	return get_rel_name(fact) != NULL && get_rel_name(ingest) != NULL &&
+		rsink_sink_allows(&sink, RSINK_MAY_READ);
+}
+
+/*
+ * may_see(sink_id, fact, ingest) -> boolean, for the views. Sinks of which a view
+ * is gone, or isn't the sink's, are for nobody to see: the functions behind the
+ * views would refuse them.
+ */
+Datum
+revenue_sink_may_see(PG_FUNCTION_ARGS)
+{
+	int32		id = PG_GETARG_INT32(0);
+	Oid			fact = PG_GETARG_OID(1);
+	Oid			ingest = PG_GETARG_OID(2);
+
+	PG_RETURN_BOOL(rsink_is_view_of(id, RSINK_FACT, fact) && rsink_is_view_of(id, RSINK_INGEST, ingest) &&
+				   may_see(fact, ingest));
+}
+
+/* may_see(fact, ingest) -> boolean, in tables of version 1.0 */
+Datum
+revenue_sink_may(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(may_see(PG_GETARG_OID(0), PG_GETARG_OID(1)));
 }
 
 /*
@@ -156,7 +191,7 @@ revenue_sink_may(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_counters(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
 	Datum		values[RSINK_NSTATS + 8] = {0};
 	bool		nulls[RSINK_NSTATS + 8];
 	RsinkShared *shared = sink->shared;
@@ -164,10 +199,12 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	RsinkSpi	spi;
 
 	memset(nulls, shared == NULL, sizeof(nulls));
-	nulls[n] = nulls[n + 1] = false;
+	nulls[n] = nulls[n + 1] = !OidIsValid(sink->seen) || !OidIsValid(sink->delta);
+	if (nulls[n])
+		return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
-			  "(SELECT count(*) FROM revenue_sink.%s)",
+			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity')",
 			  get_rel_name(sink->seen), get_rel_name(sink->delta));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 2, 0));

@@ -72,7 +72,7 @@ collect(RsinkSeen *seen, int *nrows)
 
 		CHECK_FOR_INTERRUPTS();
 		rsink_page_deform(RelationGetDescr(rel), tuple, &page);
-		if (page.n >= RSINK_SMALL_ROW)
+		if (page.n >= RSINK_SMALL_ROW || page.n == 0)
 			continue;
 		row->tid = tuple->t_self;
 		row->oldest = page.oldest;

@@ -204,7 +204,8 @@ rsink_revenue_end(RsinkRevenue *revenue)
  * Merge all deltas that the current snapshot sees into the totals; returns how
  * many rows that removed. Caller is connected to SPI and holds the sink's
  * merge lock. In mode 'totals' the "deltas" are versions, of which the winner
- * stays; see the fact view for who that is.
+ * stays; see the fact view for who that is. The arrival row, before all times, is
+ * no delta.
  */
 int64
 rsink_revenue_merge(RsinkSink *sink)
@@ -214,11 +215,11 @@ rsink_revenue_merge(RsinkSink *sink)
 
 	if (sink->totals)
 		rsink_spi(SPI_OK_SELECT,
-				  "WITH gone AS (DELETE FROM revenue_sink.%s RETURNING *), "
+				  "WITH gone AS (DELETE FROM revenue_sink.%s WHERE minute > '-infinity' RETURNING *), "
+				  "present AS (SELECT * FROM revenue_sink.%s WHERE (minute, group_key) IN "
+				  "  (SELECT minute, group_key FROM gone)), "
 				  "ranked AS (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest "
-				  "  FROM (SELECT * FROM gone UNION ALL "
-				  "        SELECT * FROM revenue_sink.%s t WHERE (minute, group_key) IN "
-				  "               (SELECT minute, group_key FROM gone)) AS every), "
+				  "  FROM (SELECT * FROM gone UNION ALL SELECT * FROM present) AS every), "
 				  "best AS (SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM ranked "
 				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
 				  "  version IS NULL, epoch DESC, number DESC, sequence DESC), "
@@ -232,11 +233,14 @@ rsink_revenue_merge(RsinkSink *sink)
 				  "  ORDER BY minute, group_key "
 				  "  ON CONFLICT (minute, group_key) DO UPDATE SET revenue = EXCLUDED.revenue, "
 				  "    version = EXCLUDED.version, epoch = EXCLUDED.epoch, "
-				  "    number = EXCLUDED.number, sequence = EXCLUDED.sequence RETURNING 1) "
-				  "SELECT count(*) FROM gone", delta, total, total);
+				  "    number = EXCLUDED.number, sequence = EXCLUDED.sequence RETURNING 1), "
+				  "noted AS (UPDATE revenue_sink.sink_state SET totals = totals "
+				  "    + (SELECT count(*) FROM winner) - (SELECT count(*) FROM present) "
+				  "  WHERE sink_id = %d AND EXISTS (SELECT FROM gone)) "
+				  "SELECT count(*) FROM gone", delta, total, total, sink->id);
 	else
 		rsink_spi(SPI_OK_SELECT,
-				  "WITH gone AS (DELETE FROM revenue_sink.%s RETURNING *), "
+				  "WITH gone AS (DELETE FROM revenue_sink.%s WHERE minute > '-infinity' RETURNING *), "
 				  "merged AS (INSERT INTO revenue_sink.%s AS t (minute, group_key, revenue, events) "
 				  "  SELECT minute, group_key, sum(revenue), sum(events)::bigint FROM gone "
 				  "  GROUP BY minute, group_key ORDER BY minute, group_key "

@@ -23,14 +23,12 @@
 #include "compat.h"
 #include "seen_page.h"
 
-#define FINGERPRINT_BYTES (2 * sizeof(uint64) + sizeof(uint32))
-
 /* Make a row of n sorted keys. */
 HeapTuple
 rsink_page_form(TupleDesc desc, const RsinkKey *keys, int n,
 				TimestampTz oldest, TimestampTz newest)
 {
-	Size		size = VARHDRSZ + n * FINGERPRINT_BYTES;
+	Size		size = VARHDRSZ + n * RSINK_FINGERPRINT_BYTES;
 	bytea	   *bytes = palloc(size);
 	char	   *hi = VARDATA(bytes);
 	char	   *lo = hi + n * sizeof(uint64);
@@ -71,7 +69,7 @@ rsink_page_deform(TupleDesc desc, HeapTuple tuple, RsinkPage *page)
 	page->n = DatumGetInt32(values[Anum_seen_events - 1]);
 	if (nulls[Anum_seen_fingerprints - 1] ||
 		VARATT_IS_EXTERNAL(bytes) || VARATT_IS_COMPRESSED(bytes) || page->n > RSINK_PAGE_MAX ||
-		VARSIZE_ANY_EXHDR(bytes) != page->n * FINGERPRINT_BYTES)
+		VARSIZE_ANY_EXHDR(bytes) != page->n * RSINK_FINGERPRINT_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("row (%u,%u) is not a row of fingerprints",

@@ -3,9 +3,13 @@
  * sink.c
  *	  The sinks: what the catalog says of them, and who may do what.
  *
- * A backend reads a sink's catalog row once and keeps it until the row is
- * changed: create, alter and drop send a relcache invalidation for the catalog
- * table, which every backend receives with its next lock.
+ * A backend reads a sink's catalog row once and keeps it until the row, one of
+ * the sink's relations or a subscription is changed: create, alter, drop and
+ * adopt send a relcache invalidation for the catalog table, which every backend
+ * receives with its next lock.
+ *
+ * A sink that isn't in order takes no events. What the problem is, is looked at
+ * when its row is read: RsinkProblem names what there is.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,6 +23,8 @@
 #include "catalog/pg_collation.h"
 #include "common/int.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -32,28 +38,50 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "home.h"
+#include "problem.h"
+#include "relations.h"
 #include "sink.h"
+
+/* A caller waits so long, in ms, for the worker to take a whole sink in. */
+#define AWAIT_MS		30000
+#define AWAIT_NAP_MS	50L
 
 static HTAB *cache;
 static Oid	catalog_relid = InvalidOid;
 static uint64 invalidations;	/* of the cache, so far */
 
+static bool
+is_relation_of(const RsinkSink *sink, Oid relid)
+{
+	return relid == sink->fact || relid == sink->ingest || relid == sink->seen ||
+		relid == sink->spill || relid == sink->delta || relid == sink->total;
+}
+
 static void
 cache_invalidate(Datum arg, Oid relid)
 {
+	bool		all = !OidIsValid(relid) || !OidIsValid(catalog_relid) || relid == catalog_relid;
 	HASH_SEQ_STATUS seq;
 	RsinkSink  *sink;
 
-	if (OidIsValid(relid) && OidIsValid(catalog_relid) && relid != catalog_relid)
-		return;
-	catalog_relid = InvalidOid;
+	if (all)
+		catalog_relid = InvalidOid;
 	invalidations++;
 	hash_seq_init(&seq, cache);
 	while ((sink = hash_seq_search(&seq)) != NULL)
-		sink->valid = false;
+		if (all || is_relation_of(sink, relid))
+			sink->valid = false;
 }
 
-/* Called once a process, from _PG_init. */
+/* A subscription takes a table in, or lets go of it. */
+static void
+subscription_changed(Datum arg, int cacheid, uint32 hash)
+{
+	cache_invalidate((Datum) 0, InvalidOid);
+}
+
+/* Called once a process, from _PG_init or with the first look-up. */
 void
 rsink_init_sink(void)
 {
@@ -64,6 +92,7 @@ rsink_init_sink(void)
 
 	cache = hash_create("revenue_sink sinks", 16, &ctl, HASH_ELEM | HASH_STRINGS);
 	CacheRegisterRelcacheCallback(cache_invalidate, (Datum) 0);
+	CacheRegisterSyscacheCallback(SUBSCRIPTIONRELMAP, subscription_changed, (Datum) 0);
 }
 
 /* Tell all backends, at commit, that the catalog has changed. */
@@ -95,6 +124,33 @@ rsink_interval_usecs(const Interval *interval, const char *what)
 	return usecs;
 }
 
+/*
+ * Find the sink's relations, and look what is wrong with it. In tables of version
+ * 1.0 the relations are those that the catalog names.
+ */
+static void
+find_relations(RsinkSink *sink, const Datum *values)
+{
+	sink->fact = DatumGetObjectId(values[Anum_catalog_fact - 1]);
+	sink->ingest = DatumGetObjectId(values[Anum_catalog_ingest - 1]);
+	if (sink->problem == RSINK_OLD)
+	{
+		sink->seen = DatumGetObjectId(values[Anum_catalog_seen - 1]);
+		sink->spill = DatumGetObjectId(values[Anum_catalog_spill - 1]);
+		sink->delta = DatumGetObjectId(values[Anum_catalog_delta - 1]);
+		sink->total = DatumGetObjectId(values[Anum_catalog_total - 1]);
+		return;
+	}
+	if (!rsink_is_view_of(sink->id, RSINK_FACT, sink->fact))
+		sink->fact = InvalidOid;
+	if (!rsink_is_view_of(sink->id, RSINK_INGEST, sink->ingest))
+		sink->ingest = InvalidOid;
+	sink->seen = rsink_table_of(sink->id, "seen");
+	sink->spill = rsink_table_of(sink->id, "spill");
+	sink->delta = rsink_table_of(sink->id, "delta");
+	sink->total = rsink_table_of(sink->id, "total");
+}
+
 static void
 fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 {
@@ -112,18 +168,19 @@ fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 											  "dedup_window");
 	sink->max_future = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_max_future - 1]),
 											"max_future");
-	sink->fact = DatumGetObjectId(values[Anum_catalog_fact - 1]);
-	sink->ingest = DatumGetObjectId(values[Anum_catalog_ingest - 1]);
-	sink->seen = DatumGetObjectId(values[Anum_catalog_seen - 1]);
-	sink->spill = DatumGetObjectId(values[Anum_catalog_spill - 1]);
-	sink->delta = DatumGetObjectId(values[Anum_catalog_delta - 1]);
-	sink->total = DatumGetObjectId(values[Anum_catalog_total - 1]);
 	key = DatumGetByteaPP(values[Anum_catalog_hash_key - 1]);
 	if (VARSIZE_ANY_EXHDR(key) != RSINK_HASH_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("sink \"%s\" has a damaged hash key", sink->name)));
 	memcpy(sink->key, VARDATA_ANY(key), RSINK_HASH_KEY_BYTES);
+	sink->problem = desc->natts < Natts_catalog ? RSINK_OLD : RSINK_READY;
+	find_relations(sink, values);
+	if (sink->problem != RSINK_OLD)
+		sink->problem = rsink_find_problem(sink, nulls[Anum_catalog_encoding - 1] ? NULL :
+										   TextDatumGetCString(values[Anum_catalog_encoding - 1]),
+										   nulls[Anum_catalog_sample - 1] ? NULL :
+										   DatumGetByteaPP(values[Anum_catalog_sample - 1]));
 }
 
 /*
@@ -168,20 +225,6 @@ cache_load(RsinkSink *sink)
 	return found;
 }
 
-/* The owner of a relation. */
-Oid
-rsink_relation_owner(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 static bool
 has_privilege(Oid relid, AclMode mode)
 {
@@ -197,6 +240,13 @@ owns(Oid relid)
 		rsink_owns_relation(relid, GetUserId());
 }
 
+/* Has the current user the rights of the extension's owner? */
+bool
+rsink_owns_extension(void)
+{
+	return has_privs_of_role(GetUserId(), rsink_relation_owner(rsink_catalog_relid("sink_catalog")));
+}
+
 /* May the current user do this with the sink? Nothing, of a view that is gone. */
 bool
 rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
@@ -208,6 +258,7 @@ rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
 		case RSINK_MAY_APPLY:
 			return has_privilege(sink->ingest, ACL_INSERT);
 		case RSINK_MAY_READ:
+		case RSINK_MAY_LOOK:
 			return has_privilege(sink->fact, ACL_SELECT) || has_privilege(sink->ingest, ACL_INSERT) ||
 				owns(sink->ingest) || owns(sink->total);
 		case RSINK_IS_OWNER:
@@ -227,14 +278,21 @@ require_owner(const RsinkSink *sink)
 						 get_rel_name(sink->ingest))));
 }
 
+/* May the current user do this, where the sink's views are there to tell? */
 static void
 require_right(const RsinkSink *sink, RsinkRight right)
 {
-	if (get_rel_name(sink->ingest) == NULL || get_rel_name(sink->fact) == NULL)
+	if (right == RSINK_MAY_ANYTHING)
+		return;
+	if (!OidIsValid(sink->ingest) || !OidIsValid(sink->fact) ||
+		get_rel_name(sink->ingest) == NULL || get_rel_name(sink->fact) == NULL)
+	{
+		rsink_raise_problem(sink);
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("a view of sink \"%s\" has been dropped", sink->name),
 				 errhint("Remove what is left of the sink with revenue_sink.drop_sink().")));
+	}
 	if (right == RSINK_IS_OWNER)
 		require_owner(sink);
 	else if (!rsink_sink_allows(sink, right))
@@ -254,19 +312,24 @@ attach(RsinkSink *sink)
 	RsinkShared *shared = sink->shared;
 
 	/* nothing decided on a standby may outlive its promotion */
-	if (RecoveryInProgress())
+	if (RecoveryInProgress() || sink->problem != RSINK_READY || !rsink_is_preloaded())
 		sink->shared = NULL;
 	else if (shared == NULL || shared->db != MyDatabaseId || shared->seen != sink->seen)
 		sink->shared = rsink_shared_attach(sink);
 }
 
-/* Find a sink, in the cache or the catalog. Raises undefined_object. */
-static RsinkSink *
-find_sink(const char *name)
+/*
+ * Find a sink, in the cache or the catalog, whatever its state and the current
+ * user's rights. Raises undefined_object.
+ */
+RsinkSink *
+rsink_sink_find(const char *name)
 {
 	RsinkSink  *sink = NULL;
 
-	rsink_require_preload();
+	/* where the library isn't preloaded this is the first call of all */
+	if (cache == NULL)
+		rsink_init_sink();
 
 	/* receives what others have committed to the catalog */
 	AcceptInvalidationMessages();
@@ -279,8 +342,9 @@ find_sink(const char *name)
 		{
 			sink->valid = false;
 			sink->shared = NULL;
+			sink->fact = sink->ingest = sink->seen = sink->spill = sink->delta = sink->total = InvalidOid;
 		}
-		if (!sink->valid && !cache_load(sink))
+		if ((!sink->valid || sink->problem != RSINK_READY) && !cache_load(sink))
 		{
 			hash_search(cache, name, HASH_REMOVE, NULL);
 			sink = NULL;
@@ -295,38 +359,109 @@ find_sink(const char *name)
 }
 
 /*
- * Find a sink by its name and see that the current user has the right. The
- * result stays valid until the end of the transaction, though it may say what
- * is committed later. On a standby ->shared is NULL.
+ * Wait, for a while, until the worker has taken in a sink that is whole. Raises
+ * object_not_in_prerequisite_state when that doesn't happen.
+ */
+static void
+await_adoption(RsinkSink *sink)
+{
+	char	   *name = pstrdup(sink->name);
+	TimestampTz started = GetCurrentTimestamp();
+
+	while (rsink_sink_find(name)->problem == RSINK_ASLEEP)
+	{
+		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), AWAIT_MS))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("sink \"%s\" has arrived whole, but no worker has taken it in", name),
+					 errhint("See that there is a free place among max_worker_processes, or call revenue_sink.adopt_sink().")));
+		rsink_ask_for_adoption();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 AWAIT_NAP_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * See that a sink is in order, or at least whole for who only reads. One that has
+ * come by a restore is waited for until the worker has taken it in.
+ */
+static void
+require_ready(RsinkSink *sink, RsinkRight right)
+{
+	if (sink->problem == RSINK_READY || right == RSINK_MAY_ANYTHING || right == RSINK_MAY_LOOK ||
+		(sink->problem == RSINK_COPY && right == RSINK_MAY_READ))
+		return;
+	if (sink->problem == RSINK_ASLEEP && rsink_home_missing(sink, false) == NULL)
+	{
+		if (right != RSINK_MAY_READ && !RecoveryInProgress())
+			await_adoption(sink);
+		if (right == RSINK_MAY_READ || sink->problem == RSINK_READY)
+			return;
+	}
+	rsink_raise_problem(sink);
+}
+
+/*
+ * Find a sink by its name and see that the current user has the right, and that
+ * the sink is in order. The result stays valid until the end of the transaction,
+ * though it may say what is committed later. ->shared is NULL on a standby,
+ * where the library isn't preloaded, and for a sink that isn't in order, which
+ * is for reading, and for RSINK_MAY_LOOK and RSINK_MAY_ANYTHING.
  *
- * Raises undefined_object for an unknown sink, insufficient_privilege, and
- * configuration_limit_exceeded.
+ * Raises undefined_object for an unknown sink, insufficient_privilege,
+ * object_not_in_prerequisite_state and configuration_limit_exceeded.
  */
 RsinkSink *
 rsink_sink_lookup(const char *name, RsinkRight right)
 {
-	RsinkSink  *sink = find_sink(name);
+	RsinkSink  *sink;
 
+	if (right == RSINK_MAY_APPLY || right == RSINK_IS_OWNER)
+		rsink_require_preload();
+	sink = rsink_sink_find(name);
 	require_right(sink, right);
+	require_ready(sink, right);
 	attach(sink);
 	return sink;
 }
 
 /*
- * Find a sink that is to be dropped: one whose views are gone already belongs
- * to whoever may be the extension's owner.
+ * The same for calls that finish prepared batches: these also work with tables of
+ * an older version, since an update of the tables has to wait for them.
  */
 RsinkSink *
-rsink_sink_lookup_dropping(const char *name)
+rsink_sink_lookup_finishing(const char *name, RsinkRight right)
 {
-	RsinkSink  *sink = find_sink(name);
+	RsinkSink  *sink = rsink_sink_find(name);
 
+	if (sink->problem != RSINK_OLD)
+		return rsink_sink_lookup(name, right);
+	require_right(sink, right);
+	return sink;
+}
+
+/*
+ * Find a sink that is to be dropped or adopted, whatever its state, for its
+ * owner. One whose ingest view is gone belongs to whoever may be the extension's
+ * owner.
+ */
+RsinkSink *
+rsink_sink_lookup_owned(const char *name)
+{
+	RsinkSink  *sink;
+
+	rsink_require_preload();
+	sink = rsink_sink_find(name);
+	if (sink->problem == RSINK_OLD || sink->problem == RSINK_COPY)
+		rsink_raise_problem(sink);
 	if (get_rel_name(sink->ingest) != NULL)
 		require_owner(sink);
-	else if (!has_privs_of_role(GetUserId(), rsink_relation_owner(rsink_catalog_relid("sink_catalog"))))
+	else if (!rsink_owns_extension())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of extension revenue_sink to drop what is left of sink \"%s\"",
+				 errmsg("must be owner of extension revenue_sink to dispose of what is left of sink \"%s\"",
 						sink->name)));
 	return sink;
 }
@@ -355,13 +490,27 @@ sink_name_where(int attnum, Datum value)
 	return name;
 }
 
-/* The sink of a number, without a check of rights; NULL if there is none. */
+/*
+ * The sink of a number, without a check of rights and of its state; NULL if there
+ * is none.
+ */
 RsinkSink *
 rsink_sink_by_id(int32 id)
 {
 	char	   *name = sink_name_where(Anum_catalog_id, Int32GetDatum(id));
 
 	return name ? rsink_sink_lookup(name, RSINK_MAY_ANYTHING) : NULL;
+}
+
+/* Are the extension's tables of an older version than this library? */
+bool
+rsink_tables_are_old(void)
+{
+	Relation	rel = table_open(rsink_catalog_relid("sink_catalog"), AccessShareLock);
+	bool		old = RelationGetNumberOfAttributes(rel) < Natts_catalog;
+
+	table_close(rel, AccessShareLock);
+	return old;
 }
 
 /* Is this the ingest view of a sink? */
@@ -380,13 +529,18 @@ RsinkSink *
 rsink_sink_by_ingest(Oid relid)
 {
 	char	   *name = sink_name_where(Anum_catalog_ingest, ObjectIdGetDatum(relid));
+	RsinkSink  *sink;
 
 	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not the ingest view of a sink", get_rel_name(relid)),
 				 errhint("Its triggers belong to the views that revenue_sink.create_sink() makes.")));
-	return rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+	rsink_require_preload();
+	sink = rsink_sink_find(name);
+	require_ready(sink, RSINK_MAY_APPLY);
+	attach(sink);
+	return sink;
 }
 
 /* Raise wrong_object_type unless the sink has the mode that a call needs. */

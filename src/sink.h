@@ -55,7 +55,24 @@ typedef struct RsinkShared
 	TimestampTz last_merge;
 } RsinkShared;
 
-/* A row of the sink catalog, cached in the backend. */
+/*
+ * Why a sink takes no events, and why the worker leaves it alone. It may be
+ * read in some of these states; see rsink_sink_lookup().
+ */
+typedef enum RsinkProblem
+{
+	RSINK_READY,				/* no problem */
+	RSINK_OLD,					/* the tables are of an older version */
+	RSINK_BROKEN,				/* a relation is gone, or somebody else's */
+	RSINK_FOREIGN,				/* this server would hash its events otherwise */
+	RSINK_COPY,					/* a subscription writes to it */
+	RSINK_ASLEEP				/* its rows came by a restore: see home.c */
+} RsinkProblem;
+
+/*
+ * A row of the sink catalog, cached in the backend. Relations that are gone, or
+ * aren't the sink's own, are InvalidOid.
+ */
 typedef struct RsinkSink
 {
 	char		name[NAMEDATALEN];	/* key of the cache */
@@ -64,6 +81,11 @@ typedef struct RsinkSink
 	bool		totals;			/* mode 'totals' */
 	bool		apply_late;		/* late_policy 'apply' */
 	bool		reject_bad;		/* on_bad_event 'reject' */
+	RsinkProblem problem;
+	Oid			subscription;	/* that writes to it, or InvalidOid */
+	int			encoding;		/* in which text is hashed; -1: not known */
+	Oid			conversion;		/* the function that converts text to that, or
+								 * InvalidOid where text is hashed as it is */
 	Oid			fact;
 	Oid			ingest;
 	Oid			seen;
@@ -83,13 +105,17 @@ typedef enum RsinkRight
 	RSINK_MAY_ANYTHING,			/* no check: internal use */
 	RSINK_MAY_APPLY,			/* INSERT on the ingest view */
 	RSINK_MAY_READ,				/* SELECT on the fact view, or one of the others */
+	RSINK_MAY_LOOK,				/* the same, whatever state the sink is in */
 	RSINK_IS_OWNER				/* owns the ingest view */
 } RsinkRight;
 
 extern int	rsink_max_sinks;
 
 /* sink_shared.c */
+extern bool rsink_is_preloaded(void);
 extern void rsink_require_preload(void);
+extern void rsink_ask_for_adoption(void);
+extern uint32 rsink_adoptions_asked(void);
 extern Size rsink_shared_size(void);
 extern void rsink_shared_init(void);
 extern RsinkShared *rsink_shared_attach(const RsinkSink *sink);
@@ -100,8 +126,11 @@ extern int64 rsink_next_sequence(RsinkSink *sink, int64 *previous);
 
 /* sink.c */
 extern RsinkSink *rsink_sink_lookup(const char *name, RsinkRight right);
-extern RsinkSink *rsink_sink_lookup_dropping(const char *name);
-extern Oid	rsink_relation_owner(Oid relid);
+extern RsinkSink *rsink_sink_lookup_finishing(const char *name, RsinkRight right);
+extern RsinkSink *rsink_sink_lookup_owned(const char *name);
+extern RsinkSink *rsink_sink_find(const char *name);
+extern bool rsink_owns_extension(void);
+extern bool rsink_tables_are_old(void);
 extern RsinkSink *rsink_sink_by_id(int32 id);
 extern RsinkSink *rsink_sink_by_ingest(Oid relid);
 extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);

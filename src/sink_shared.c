@@ -29,6 +29,7 @@
 typedef struct Slots
 {
 	LWLock		lock;			/* protects who has which slot */
+	pg_atomic_uint32 adoptions_asked;	/* see rsink_ask_for_adoption() */
 	RsinkShared slot[FLEXIBLE_ARRAY_MEMBER];
 } Slots;
 
@@ -36,7 +37,14 @@ int			rsink_max_sinks = 64;
 
 static Slots *slots;
 
-/* Raise, with the way out, where the server hasn't loaded the library. */
+/* Has the server loaded the library at its start? */
+bool
+rsink_is_preloaded(void)
+{
+	return slots != NULL;
+}
+
+/* Raise, with the way out, where it hasn't. */
 void
 rsink_require_preload(void)
 {
@@ -67,10 +75,25 @@ rsink_shared_init(void)
 
 		memset(slots, 0, rsink_shared_size());
 		LWLockInitialize(&slots->lock, tranche);
+		pg_atomic_init_u32(&slots->adoptions_asked, 0);
 		for (int i = 0; i < rsink_max_sinks; i++)
 			LWLockInitialize(&slots->slot[i].lock, tranche);
 	}
 	LWLockRegisterTranche(slots->lock.tranche, "revenue_sink");
+}
+
+/* Ask the workers to look soon for sinks that they can take in. */
+void
+rsink_ask_for_adoption(void)
+{
+	(void) pg_atomic_fetch_add_u32(&slots->adoptions_asked, 1);
+}
+
+/* A number that changes whenever somebody asks. */
+uint32
+rsink_adoptions_asked(void)
+{
+	return pg_atomic_read_u32(&slots->adoptions_asked);
 }
 
 /* Make a slot somebody's first, or nobody's. Caller holds both locks. */

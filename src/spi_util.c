@@ -3,8 +3,9 @@
  * spi_util.c
  *	  SQL on the extension's own tables, for the worker and administration.
  *
- * The statements run as the extension's owner, who alone owns the tables, and
- * with a search_path that only finds PostgreSQL's own functions.
+ * The statements run as the extension's owner, who alone owns the tables, or for
+ * a view as its owner, and with a search_path that only finds PostgreSQL's own
+ * functions.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,19 +22,17 @@
 
 #include "catalog.h"
 #include "compat.h"
-#include "sink.h"
 #include "spi_util.h"
 
 /*
- * Connect to SPI as the extension's owner. After an error the transaction's
- * end puts user, settings and SPI right, as it does for functions of core.
+ * Connect to SPI as a role. After an error the transaction's end puts user,
+ * settings and SPI right, as it does for functions of core.
  */
 void
-rsink_spi_begin(RsinkSpi *spi)
+rsink_spi_begin_as(RsinkSpi *spi, Oid role)
 {
 	GetUserIdAndSecContext(&spi->user, &spi->security);
-	SetUserIdAndSecContext(rsink_relation_owner(rsink_catalog_relid("sink_catalog")),
-						   spi->security | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(role, spi->security | SECURITY_LOCAL_USERID_CHANGE);
 	spi->nest = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -41,6 +40,13 @@ rsink_spi_begin(RsinkSpi *spi)
 							 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+}
+
+/* The same as the extension's owner. */
+void
+rsink_spi_begin(RsinkSpi *spi)
+{
+	rsink_spi_begin_as(spi, rsink_relation_owner(rsink_catalog_relid("sink_catalog")));
 }
 
 /* Disconnect, and be the user of before. */

@@ -19,6 +19,7 @@ typedef struct RsinkSpi
 } RsinkSpi;
 
 extern void rsink_spi_begin(RsinkSpi *spi);
+extern void rsink_spi_begin_as(RsinkSpi *spi, Oid role);
 extern void rsink_spi_end(RsinkSpi *spi);
 extern uint64 rsink_spi(int expected, const char *format,...) pg_attribute_printf(2, 3);
 extern int64 rsink_spi_int64(int row, int column, int64 otherwise);

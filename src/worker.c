@@ -6,7 +6,8 @@
  * A round does, for each sink, what others have left: finish prepared batches
  * that are decided on or fenced off, build the index; and what keeps it small:
  * settle and merge, expire, pack, fold. Each step is a short transaction of its
- * own; an error is logged, and that sink rests for a while.
+ * own; an error is logged, and that sink rests for a while. A sink that isn't in
+ * order is left alone, but for a look whether it can be taken in; see home.c.
  *
  * DROP DATABASE, RENAME and CREATE DATABASE .. TEMPLATE wait five seconds for
  * other sessions of the database to go, with a lock on it. The worker asks for
@@ -21,7 +22,9 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -38,6 +41,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "adopt.h"
 #include "catalog.h"
 #include "checkpoint.h"
 #include "compat.h"
@@ -78,9 +82,12 @@ typedef struct Tended
 	int			merge_wait;		/* rounds to wait before merging again */
 	int			merge_backoff;
 	TimestampTz warned;			/* of batches in doubt, last time */
+	uint32		problem;		/* hash of the one that was logged last, or 0 */
 } Tended;
 
 static HTAB *tended;
+static uint32 adoptions_asked;	/* when the last round began */
+static bool old_tables_logged;
 
 PGDLLEXPORT void revenue_sink_worker_main(Datum arg);
 
@@ -271,6 +278,27 @@ tend(Tended *t)
 	return moved;
 }
 
+/*
+ * Look at a sink that isn't in order: log what is wrong once, and look less often
+ * while that stays so.
+ */
+static void
+look_at_problem(Tended *t, RsinkSink *sink)
+{
+	char	   *problem;
+	uint32		hash = 0;
+
+	if ((problem = rsink_tend_problem(sink)) != NULL)
+	{
+		hash = Max(1, hash_bytes((unsigned char *) problem, strlen(problem)));
+		if (hash != t->problem)
+			ereport(LOG,
+					(errmsg("sink \"%s\" is left alone: %s", t->name, problem)));
+	}
+	t->skip = hash != 0 && hash == t->problem ? IDLE_ROUNDS : 0;
+	t->problem = hash;
+}
+
 static uint64
 activity_of(const RsinkSink *sink)
 {
@@ -288,20 +316,31 @@ tend_safely(Tended *t, MemoryContext context)
 	PG_TRY();
 	{
 		RsinkSink  *sink;
-		uint64		activity;
+		bool		in_order;
+		uint64		activity = t->activity;
 
 		begin_step("look at sink", t->name);
 		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
-		activity = activity_of(sink);
+		in_order = sink->problem == RSINK_READY;
+		if (in_order)
+		{
+			activity = activity_of(sink);
+			t->skip = t->problem != 0 ? 0 : t->skip;
+			t->problem = 0;
+		}
+		else if (t->problem == 0 || t->skip == 0)
+			look_at_problem(t, sink);
+		else
+			t->skip--;
 		end_step();
-		if (activity != t->activity || t->skip == 0)
+		if (in_order && (activity != t->activity || t->skip == 0))
 		{
 			int64		moved = tend(t);
 
 			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
 			t->activity = activity;
 		}
-		else
+		else if (in_order)
 			t->skip--;
 	}
 	PG_CATCH();
@@ -347,11 +386,20 @@ work_round(MemoryContext context)
 	List	   *names = NIL;
 	ListCell   *lc;
 	bool		installed;
+	bool		old;
+	uint32		asked = rsink_adoptions_asked();
 
 	begin_step("look for", "sinks");
 	rsink_release_gone();
 	installed = OidIsValid(get_extension_oid("revenue_sink", true));
-	if (installed)
+	old = installed && rsink_tables_are_old();
+	if (old && !old_tables_logged)
+		ereport(LOG,
+				(errmsg("the worker of revenue_sink rests in database \"%s\"", get_database_name(MyDatabaseId)),
+				 errdetail("The extension's tables are of an older version than its library."),
+				 errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.")));
+	old_tables_logged = old;
+	if (installed && !old)
 	{
 		MemoryContext old = CurrentMemoryContext;
 		List	   *found = list_sinks();
@@ -369,8 +417,11 @@ work_round(MemoryContext context)
 
 		if (!found)
 			memset((char *) t + NAMEDATALEN, 0, sizeof(Tended) - NAMEDATALEN);
+		if (asked != adoptions_asked && t->problem != 0)
+			t->skip = 0;
 		tend_safely(t, context);
 	}
+	adoptions_asked = asked;
 	return installed;
 }
 
@@ -397,6 +448,7 @@ revenue_sink_worker_main(Datum arg)
 	rsink_seen_builder = true;
 	tended = hash_create("revenue_sink tended", 16, &ctl, HASH_ELEM | HASH_STRINGS);
 	context = AllocSetContextCreate(TopMemoryContext, "revenue_sink round", ALLOCSET_DEFAULT_SIZES);
+	adoptions_asked = rsink_adoptions_asked();
 
 	while (!in_the_way())
 	{
@@ -423,7 +475,7 @@ revenue_sink_worker_main(Datum arg)
 				rest = Min(rest, rsink_worker_interval);
 			}
 			rest -= MAX_NAP;
-		} while (rest > 0 && !in_the_way());
+		} while (rest > 0 && adoptions_asked == rsink_adoptions_asked() && !in_the_way());
 	}
 	rsink_worker_ended(db, reason);
 	proc_exit(0);

@@ -33,6 +33,7 @@ INSERT INTO contract VALUES
 	('alter_sink', 'sink text, dedup_window interval DEFAULT NULL::interval, max_future interval DEFAULT NULL::interval, '
 		'late_policy text DEFAULT NULL::text, on_bad_event text DEFAULT NULL::text', 'void', 'v'),
 	('drop_sink', 'sink text', 'void', 'v'),
+	('adopt_sink', 'sink text', 'void', 'v'),
 	('apply', 'sink text, order_id text[], event_id text[], event_time timestamp with time zone[], amount numeric[], '
 		'group_key text[] DEFAULT NULL::text[], OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, '
 		'OUT conflict bigint, OUT late bigint, OUT rejected bigint', 'record', 'v'),
@@ -60,7 +61,8 @@ INSERT INTO contract VALUES
 		'INOUT committed bigint DEFAULT NULL::bigint', NULL, 'v');
 -- Not in the contract: what views, triggers and the install script call.
 CREATE TEMPORARY TABLE internal (name text);
-INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('prepared_batches'), ('start_worker');
+INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('prepared_batches'), ('start_worker'),
+	('refuse_write'), ('sink_problem');
 
 CREATE TEMPORARY VIEW function AS
 	SELECT p.oid, p.proname::text AS name, replace(pg_get_function_arguments(p.oid), 'pg_catalog.', '') AS arguments,
@@ -92,7 +94,7 @@ SELECT is((SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.attty
 	v.columns, format('columns of the view revenue_sink.%s', v.name))
 FROM (VALUES
 	('sink', 'sink text, owner name, mode text, fact regclass, ingest regclass, bucket interval, dedup_window interval, '
-		'max_future interval, late_policy text, on_bad_event text'),
+		'max_future interval, late_policy text, on_bad_event text, problem text'),
 	('stat_sink', 'sink text, applied bigint, duplicate bigint, deferred bigint, conflict bigint, late bigint, rejected bigint, '
 		'batches bigint, horizon timestamp with time zone, watermark timestamp with time zone, seen_events bigint, '
 		'seen_bytes_disk bigint, seen_bytes_memory bigint, unmerged_deltas bigint, last_merge timestamp with time zone, '
@@ -192,7 +194,7 @@ SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'reve
 		AND NOT has_table_privilege('regress_surface', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')) $$,
 	'views are to be read by all, and that''s it');
 SELECT set_eq($$ SELECT name FROM function WHERE NOT has_function_privilege('regress_surface', oid, 'EXECUTE') $$,
-	ARRAY['start_worker'], 'what asks for no privilege of a sink isn''t for others');
+	ARRAY['start_worker', 'ingest', 'refuse_write'], 'what asks for no privilege of a sink, or marks its views, isn''t for others');
 SET LOCAL ROLE regress_surface;
 SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to who may see nothing', v))
 FROM unnest('{sink,stat_sink,writer,rejected_event,deferred,prepared}'::text[]) AS v;

@@ -124,7 +124,7 @@ is(sql("SELECT revenue_sink.outcome('$held')"), 'rolled back', 'what was held');
 
 # Decided on, and then rolled back by hand: a row inserted by hand plays the part
 # of a decision whose call died.
-sql(q(INSERT INTO revenue_sink.decision SELECT sink_id, 'held', 'w', 2, 7, '3', true, now() FROM revenue_sink.epoch LIMIT 1));
+sql(q(INSERT INTO revenue_sink.decision SELECT id, 'held', 'w', 2, 7, '3', true, now() FROM revenue_sink.sink_catalog));
 like(error_of(begin('held', 2, 7)), qr/was prepared in epoch 2 and rolled back/,
 	'a decision never reaches another batch of its number');
 

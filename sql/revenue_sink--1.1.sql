@@ -1,0 +1,421 @@
+\echo Use "CREATE EXTENSION revenue_sink" to load this file. \quit
+
+CREATE SCHEMA revenue_sink;
+COMMENT ON SCHEMA revenue_sink IS 'exactly-once sink of an order-event stream';
+GRANT USAGE ON SCHEMA revenue_sink TO PUBLIC;
+
+--
+-- Tables. Writers insert into them through the functions; nobody else does.
+-- Column order is known to src/catalog.h.
+--
+
+CREATE SEQUENCE revenue_sink.sink_id AS integer;
+COMMENT ON SEQUENCE revenue_sink.sink_id IS 'numbers the sinks of this database';
+
+CREATE TABLE revenue_sink.sink_catalog (
+	id integer PRIMARY KEY,
+	name text COLLATE "C" NOT NULL UNIQUE,
+	mode text NOT NULL,
+	bucket interval NOT NULL,
+	dedup_window interval NOT NULL,
+	max_future interval NOT NULL,
+	late_policy text NOT NULL,
+	on_bad_event text NOT NULL,
+	fact regclass NOT NULL,
+	ingest regclass NOT NULL,
+	seen regclass NOT NULL,
+	spill regclass NOT NULL,
+	delta regclass NOT NULL,
+	total regclass NOT NULL,
+	hash_key bytea NOT NULL,
+	encoding text,
+	sample bytea
+);
+COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings, views, tables and secret hash key';
+COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
+COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
+
+CREATE TABLE revenue_sink.sink_state (
+	sink_id integer PRIMARY KEY,
+	watermark timestamptz,
+	horizon timestamptz,
+	expired bigint NOT NULL DEFAULT 0,
+	totals bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE revenue_sink.sink_state IS
+	'watermark, horizon, how many events were seen and have expired; of a sink in mode ''totals'' how many totals are merged';
+
+CREATE TABLE revenue_sink.deferred_event (
+	sink_id integer NOT NULL,
+	order_id text NOT NULL,
+	event_id text NOT NULL,
+	event_time timestamptz NOT NULL,
+	amount numeric NOT NULL,
+	group_key text NOT NULL,
+	deferred_at timestamptz NOT NULL
+);
+ALTER TABLE revenue_sink.deferred_event REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.deferred_event (sink_id);
+COMMENT ON TABLE revenue_sink.deferred_event IS 'events that wait for another transaction to end';
+
+CREATE TABLE revenue_sink.rejected (
+	sink_id integer NOT NULL,
+	digest bytea NOT NULL,
+	reason text NOT NULL,
+	order_id text,
+	event_id text,
+	event_time timestamptz,
+	amount numeric,
+	group_key text,
+	rejected_at timestamptz NOT NULL
+);
+ALTER TABLE revenue_sink.rejected REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.rejected (sink_id, digest);
+COMMENT ON TABLE revenue_sink.rejected IS 'the dead letters; see the view rejected_event';
+
+CREATE TABLE revenue_sink.epoch (
+	sink_id integer NOT NULL,
+	job text COLLATE "C" NOT NULL,
+	writer text COLLATE "C",
+	epoch bigint NOT NULL,
+	opened_at timestamptz NOT NULL,
+	given boolean
+);
+ALTER TABLE revenue_sink.epoch REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.epoch (sink_id, job, writer);
+COMMENT ON TABLE revenue_sink.epoch IS 'epochs that were opened, for a writer or (NULL) a whole job';
+COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the server? NULL in rows of version 1.0';
+
+CREATE TABLE revenue_sink.batch (
+	sink_id integer NOT NULL,
+	job text COLLATE "C" NOT NULL,
+	writer text COLLATE "C" NOT NULL,
+	epoch bigint NOT NULL,
+	number bigint NOT NULL,
+	last bigint NOT NULL,
+	events bigint NOT NULL,
+	newest timestamptz,
+	ended_at timestamptz
+);
+ALTER TABLE revenue_sink.batch REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.batch (sink_id, job, writer, epoch, last);
+COMMENT ON TABLE revenue_sink.batch IS 'the ledger: batches number..last of a writer''s epoch';
+
+CREATE TABLE revenue_sink.committed_offset (
+	sink_id integer NOT NULL,
+	source text COLLATE "C" NOT NULL,
+	partition integer NOT NULL,
+	next_offset bigint NOT NULL,
+	epoch bigint NOT NULL,
+	number bigint NOT NULL,
+	sequence bigint NOT NULL
+);
+ALTER TABLE revenue_sink.committed_offset REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.committed_offset (sink_id, source, partition);
+COMMENT ON TABLE revenue_sink.committed_offset IS 'offsets of the sources; the highest (epoch, number, sequence) counts';
+
+CREATE TABLE revenue_sink.decision (
+	sink_id integer NOT NULL,
+	job text COLLATE "C" NOT NULL,
+	writer text COLLATE "C" NOT NULL,
+	epoch bigint NOT NULL,
+	number bigint NOT NULL,
+	xid xid NOT NULL,
+	commits boolean NOT NULL,
+	decided_at timestamptz NOT NULL
+);
+ALTER TABLE revenue_sink.decision REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.decision (sink_id, job, writer, epoch, number);
+COMMENT ON TABLE revenue_sink.decision IS 'what has been decided of prepared batches: to commit, or to roll back';
+
+-- Names are looked up where no snapshot may be held, as reading a toasted one would.
+ALTER TABLE revenue_sink.epoch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
+ALTER TABLE revenue_sink.batch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
+ALTER TABLE revenue_sink.decision ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
+
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_id', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_catalog', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_state', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.deferred_event', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.rejected', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.epoch', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.committed_offset', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.decision', '');
+
+--
+-- Sinks
+--
+
+CREATE FUNCTION revenue_sink.create_sink(
+	sink text,
+	fact text DEFAULT 'fact_revenue_1m',
+	ingest text DEFAULT 'order_events',
+	bucket interval DEFAULT '1 minute',
+	dedup_window interval DEFAULT '1 day',
+	max_future interval DEFAULT '5 minutes',
+	mode text DEFAULT 'events',
+	late_policy text DEFAULT 'reject',
+	on_bad_event text DEFAULT 'error')
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_create_sink';
+COMMENT ON FUNCTION revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text) IS
+	'make a sink: a fact view to read and an ingest view to write, owned by the caller';
+
+CREATE FUNCTION revenue_sink.alter_sink(
+	sink text,
+	dedup_window interval DEFAULT NULL,
+	max_future interval DEFAULT NULL,
+	late_policy text DEFAULT NULL,
+	on_bad_event text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_alter_sink';
+COMMENT ON FUNCTION revenue_sink.alter_sink(text, interval, interval, text, text) IS
+	'change settings of a sink; NULL leaves one as it is. For its owner';
+
+CREATE FUNCTION revenue_sink.drop_sink(sink text)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_drop_sink';
+COMMENT ON FUNCTION revenue_sink.drop_sink(text) IS
+	'remove a sink: views, tables, ledger, dead letters. For its owner';
+
+CREATE FUNCTION revenue_sink.adopt_sink(sink text)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_adopt_sink';
+COMMENT ON FUNCTION revenue_sink.adopt_sink(text) IS
+	'make this database the home of a sink that has come by a restore or a subscription, whole or not. For its owner';
+
+--
+-- Events in
+--
+
+CREATE FUNCTION revenue_sink.apply(
+	sink text, order_id text[], event_id text[], event_time timestamptz[], amount numeric[],
+	group_key text[] DEFAULT NULL,
+	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint,
+	OUT conflict bigint, OUT late bigint, OUT rejected bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_arrays';
+COMMENT ON FUNCTION revenue_sink.apply(text, text[], text[], timestamptz[], numeric[], text[]) IS
+	'apply a batch of events, one element of each array an event; says what became of them';
+
+CREATE FUNCTION revenue_sink.apply(
+	sink text, events jsonb,
+	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint,
+	OUT conflict bigint, OUT late bigint, OUT rejected bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_jsonb';
+COMMENT ON FUNCTION revenue_sink.apply(text, jsonb) IS
+	'apply a batch of events, an object or an array of objects; says what became of them';
+
+CREATE FUNCTION revenue_sink.apply(
+	sink text, order_id text, event_id text, event_time timestamptz, amount numeric,
+	group_key text DEFAULT '')
+RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_one';
+COMMENT ON FUNCTION revenue_sink.apply(text, text, text, timestamptz, numeric, text) IS
+	'apply one event; says what became of it';
+
+CREATE FUNCTION revenue_sink.upsert(
+	sink text, minute timestamptz[], revenue numeric[],
+	group_key text[] DEFAULT NULL, version bigint DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_upsert';
+COMMENT ON FUNCTION revenue_sink.upsert(text, timestamptz[], numeric[], text[], bigint) IS
+	'set totals in a sink of mode ''totals''; the highest version wins, else the last commit';
+
+CREATE FUNCTION revenue_sink.ingest()
+RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_ingest';
+COMMENT ON FUNCTION revenue_sink.ingest() IS 'trigger of ingest views: INSERT and COPY apply events';
+
+CREATE FUNCTION revenue_sink.refuse_write()
+RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_refuse_write';
+COMMENT ON FUNCTION revenue_sink.refuse_write() IS 'trigger of fact views, which are there to be read';
+
+--
+-- Writers
+--
+
+CREATE PROCEDURE revenue_sink.open_writer(
+	sink text, job text, writer text, restored bigint DEFAULT NULL, INOUT epoch bigint DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_open_writer';
+COMMENT ON PROCEDURE revenue_sink.open_writer(text, text, text, bigint, bigint) IS
+	'start a writer in a new epoch, or the caller''s own, and fence its predecessor';
+
+CREATE PROCEDURE revenue_sink.recover(
+	sink text, job text, restored bigint, INOUT epoch bigint DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_recover';
+COMMENT ON PROCEDURE revenue_sink.recover(text, text, bigint, bigint) IS
+	'start all writers of a job in a new epoch, or the caller''s own, and fence their predecessors';
+
+CREATE FUNCTION revenue_sink.begin_batch(
+	sink text, job text, writer text, epoch bigint, number bigint)
+RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_begin_batch';
+COMMENT ON FUNCTION revenue_sink.begin_batch(text, text, text, bigint, bigint) IS
+	'start a batch, first thing in its transaction; false: it is committed or prepared already, skip it';
+
+CREATE FUNCTION revenue_sink.store_offsets(
+	sink text, source text, partition int[], next_offset bigint[])
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_store_offsets';
+COMMENT ON FUNCTION revenue_sink.store_offsets(text, text, int[], bigint[]) IS
+	'store where to go on reading, together with the events of this transaction';
+
+CREATE FUNCTION revenue_sink.pre_commit(sink text)
+RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_pre_commit';
+COMMENT ON FUNCTION revenue_sink.pre_commit(text) IS
+	'phase one: the gid under which to PREPARE the batch of this transaction';
+
+CREATE PROCEDURE revenue_sink.commit_prepared(gid text, INOUT outcome text DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_prepared';
+COMMENT ON PROCEDURE revenue_sink.commit_prepared(text, text) IS
+	'phase two for one batch; may be called any number of times. For the sink''s owner';
+
+CREATE PROCEDURE revenue_sink.rollback_prepared(gid text, INOUT outcome text DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_rollback_prepared';
+COMMENT ON PROCEDURE revenue_sink.rollback_prepared(text, text) IS
+	'give up one prepared batch; may be called any number of times. For the sink''s owner';
+
+CREATE PROCEDURE revenue_sink.commit_checkpoint(
+	sink text, job text, checkpoint bigint, gids text[] DEFAULT NULL, INOUT committed bigint DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_checkpoint';
+COMMENT ON PROCEDURE revenue_sink.commit_checkpoint(text, text, bigint, text[], bigint) IS
+	'phase two for all batches of a job up to a completed checkpoint. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.outcome(gid text)
+RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_outcome';
+COMMENT ON FUNCTION revenue_sink.outcome(text) IS
+	'what became of a batch: committed, rolled back, in doubt, open or unknown';
+
+CREATE FUNCTION revenue_sink.prepared_batches(
+	sink text, OUT job text, OUT writer text, OUT epoch bigint, OUT number bigint, OUT gid text,
+	OUT prepared_at timestamptz, OUT events bigint, OUT state text)
+RETURNS SETOF record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_prepared';
+COMMENT ON FUNCTION revenue_sink.prepared_batches(text) IS 'what the view prepared shows of a sink';
+
+CREATE FUNCTION revenue_sink.offsets(sink text, source text DEFAULT NULL)
+RETURNS TABLE (source text, partition int, next_offset bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_offsets';
+COMMENT ON FUNCTION revenue_sink.offsets(text, text) IS 'where to go on reading';
+
+--
+-- Seeing
+--
+
+CREATE FUNCTION revenue_sink.merge(sink text)
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_merge';
+COMMENT ON FUNCTION revenue_sink.merge(text) IS
+	'settle deferred events and merge deltas now; returns the rows removed. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.expire(sink text)
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_expire';
+COMMENT ON FUNCTION revenue_sink.expire(text) IS
+	'expire events behind the dedup window now, a bounded number a call; returns the rows removed. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.seen(sink text, order_id text, event_id text)
+RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_seen';
+COMMENT ON FUNCTION revenue_sink.seen(text, text, text) IS
+	'is this event counted and not expired, by what is committed or by this transaction?';
+
+CREATE FUNCTION revenue_sink."check"(sink text)
+RETURNS TABLE (problem text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_check';
+COMMENT ON FUNCTION revenue_sink."check"(text) IS
+	'compare index, pages, revenue and ledger: a row a disagreement. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.counters(
+	sink text,
+	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, OUT conflict bigint,
+	OUT late bigint, OUT rejected bigint, OUT batches bigint,
+	OUT seen_events bigint, OUT unmerged_deltas bigint, OUT seen_bytes_memory bigint, OUT last_merge timestamptz,
+	OUT index_state text, OUT index_percent real, OUT stats_since timestamptz,
+	OUT horizon timestamptz)
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_counters';
+COMMENT ON FUNCTION revenue_sink.counters(text) IS 'what stat_sink shows of a sink''s tables and shared memory';
+
+CREATE FUNCTION revenue_sink.may_see(sink_id integer, fact regclass, ingest regclass)
+RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
+COMMENT ON FUNCTION revenue_sink.may_see(integer, regclass, regclass) IS
+	'may the current user read, write or own the sink with these views?';
+
+CREATE FUNCTION revenue_sink.sink_problem(sink text)
+RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_sink_problem';
+COMMENT ON FUNCTION revenue_sink.sink_problem(text) IS 'why a sink takes no events, or NULL';
+
+CREATE FUNCTION revenue_sink.start_worker()
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_start_worker';
+COMMENT ON FUNCTION revenue_sink.start_worker() IS
+	'see that this database has its worker once the transaction has committed';
+
+CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
+	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode, s.fact, s.ingest,
+		s.bucket, s.dedup_window, s.max_future, s.late_policy, s.on_bad_event,
+		revenue_sink.sink_problem(s.name) AS problem
+	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.ingest
+	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest) OR (SELECT pg_has_role(relowner, 'USAGE')
+		FROM pg_catalog.pg_class WHERE oid = 'revenue_sink.sink_catalog'::regclass);
+COMMENT ON VIEW revenue_sink.sink IS
+	'the sinks that the current user may read, write or owns; for the extension''s owner all';
+
+CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
+	SELECT s.name AS sink, c.applied, c.duplicate, c.deferred, c.conflict, c.late, c.rejected, c.batches,
+		coalesce(t.horizon, c.horizon) AS horizon, t.watermark,
+		c.seen_events,
+		(pg_relation_size(s.seen) + pg_relation_size(s.spill))::bigint AS seen_bytes_disk,
+		c.seen_bytes_memory, c.unmerged_deltas,
+		c.last_merge, c.index_state, c.index_percent, c.stats_since
+	FROM revenue_sink.sink_catalog s
+		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
+		CROSS JOIN LATERAL revenue_sink.counters(s.name) c
+	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+COMMENT ON VIEW revenue_sink.stat_sink IS
+	'counters since stats_since, and the state of each sink that the current user may see';
+
+CREATE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
+	SELECT s.name AS sink, r.reason, r.order_id, r.event_id, r.event_time, r.amount, r.group_key,
+		r.rejected_at
+	FROM (SELECT DISTINCT ON (sink_id, digest) * FROM revenue_sink.rejected
+			ORDER BY sink_id, digest, rejected_at) r
+		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
+	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+COMMENT ON VIEW revenue_sink.rejected_event IS
+	'events set aside, one row an event and reason: conflict, late, or what was bad';
+
+CREATE VIEW revenue_sink.deferred WITH (security_barrier) AS
+	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,
+		now() - d.deferred_at AS age
+	FROM revenue_sink.deferred_event d JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
+	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+COMMENT ON VIEW revenue_sink.deferred IS 'events that wait for another transaction to end';
+
+CREATE VIEW revenue_sink.writer WITH (security_barrier) AS
+	SELECT s.name AS sink, w.job, w.writer, w.epoch, w.opened_at,
+		b.last_number, b.events, b.newest AS newest_event_time, b.ended_at AS last_batch_at
+	FROM revenue_sink.sink_catalog s
+		JOIN (SELECT n.sink_id, n.job, n.writer, max(e.epoch) AS epoch, max(e.opened_at) AS opened_at
+				FROM (SELECT DISTINCT sink_id, job, writer FROM revenue_sink.batch
+						UNION SELECT sink_id, job, writer FROM revenue_sink.epoch WHERE writer IS NOT NULL) n
+					JOIN revenue_sink.epoch e ON e.sink_id = n.sink_id AND e.job = n.job
+						AND (e.writer IS NULL OR e.writer = n.writer)
+				GROUP BY n.sink_id, n.job, n.writer) w ON w.sink_id = s.id
+		LEFT JOIN LATERAL (SELECT max(last) FILTER (WHERE b.epoch = w.epoch) AS last_number,
+				sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at
+				FROM revenue_sink.batch b
+				WHERE b.sink_id = w.sink_id AND b.job = w.job AND b.writer = w.writer) b ON true
+	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
+
+CREATE VIEW revenue_sink.prepared WITH (security_barrier) AS
+	SELECT s.name AS sink, p.job, p.writer, p.epoch, p.number, p.gid, p.prepared_at,
+		clock_timestamp() - p.prepared_at AS age, p.events, p.state
+	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
+	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
+
+--
+-- Privileges. The functions ask for the privileges of the views themselves;
+-- the views show what the current user may see; tables are for their owner.
+--
+
+REVOKE ALL ON ALL TABLES IN SCHEMA revenue_sink FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA revenue_sink FROM PUBLIC;
+REVOKE ALL ON FUNCTION revenue_sink.start_worker() FROM PUBLIC;
+
+-- Their triggers are what a sink knows its views by: nobody else can make one.
+REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
+
+GRANT SELECT ON revenue_sink.sink, revenue_sink.stat_sink, revenue_sink.rejected_event,
+	revenue_sink.deferred, revenue_sink.writer, revenue_sink.prepared TO PUBLIC;
+
+SELECT revenue_sink.start_worker();

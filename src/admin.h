@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * admin.h
+ *	  Making, altering and dropping sinks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_ADMIN_H
+#define RSINK_ADMIN_H
+
+#include "sink.h"
+
+extern void rsink_pass_on_tables(const RsinkSink *sink);
+
+#endif							/* RSINK_ADMIN_H */

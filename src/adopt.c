@@ -1,0 +1,245 @@
+/*-------------------------------------------------------------------------
+ *
+ * adopt.c
+ *	  A sink becomes at home here: the worker sees that it is whole, or its owner
+ *	  says so with adopt_sink().
+ *
+ * The update script from version 1.0 comes through here, too: sinks of 1.0 have
+ * neither marks nor a home.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "admin.h"
+#include "adopt.h"
+#include "argument.h"
+#include "compat.h"
+#include "expire.h"
+#include "home.h"
+#include "problem.h"
+#include "relations.h"
+#include "spi_util.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_adopt_sink);
+PG_FUNCTION_INFO_V1(revenue_sink_sink_problem);
+
+/* An Oid of the last result. */
+static Oid
+result_oid(int column)
+{
+	bool		isnull;
+
+	return DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
+}
+
+/*
+ * Is the relation that the catalog names a view of the sink's own tables, as
+ * version 1.0 made it, or as one is that has lost its triggers?
+ */
+static bool
+is_old_view(const RsinkSink *sink, RsinkView which, Oid relid)
+{
+	return rsink_spi(SPI_OK_SELECT,
+					 "SELECT FROM pg_class c WHERE c.oid = %u AND c.relkind = 'v' AND "
+					 "  (SELECT count(DISTINCT d.refobjid) FROM pg_rewrite r JOIN pg_depend d "
+					 "     ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid "
+					 "   WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass "
+					 "     AND d.refobjid IN (%u, %u)) = %d",
+					 relid, which == RSINK_FACT ? sink->delta : sink->seen,
+					 which == RSINK_FACT ? sink->total : sink->seen,
+					 which == RSINK_FACT ? 2 : 1) > 0;
+}
+
+/*
+ * See that the view bears the sink's marks. False: there is no such view. One of
+ * version 1.0 is believed if the extension's owner asks, and brought up to date.
+ */
+static bool
+find_or_mark(const RsinkSink *sink, RsinkView which)
+{
+	Oid			relid;
+
+	if (OidIsValid(rsink_find_view(sink->id, which)))
+		return true;
+	rsink_spi(SPI_OK_SELECT, "SELECT fact::oid, ingest::oid FROM revenue_sink.sink_catalog WHERE id = %d",
+			  sink->id);
+	relid = result_oid(which == RSINK_FACT ? 1 : 2);
+	if (!is_old_view(sink, which, relid))
+		return false;
+	if (which == RSINK_FACT)
+		rsink_create_fact(sink->id, sink->totals, rsink_view_name(relid));
+	rsink_mark_view(sink->id, which, relid);
+	return true;
+}
+
+/* A sink of version 1.0 has hashed text in the encoding of its database. */
+static void
+note_encoding(const RsinkSink *sink, bool updating)
+{
+	rsink_spi(SPI_OK_UPDATE,
+			  "UPDATE revenue_sink.sink_catalog SET encoding = '%s', sample = '\\x%s' WHERE id = %d",
+			  GetDatabaseEncodingName(), rsink_sample_hex(sink->key), sink->id);
+	if (!updating)
+		ereport(NOTICE,
+				(errmsg("the events of sink \"%s\" are taken to be hashed in encoding %s", sink->name,
+						GetDatabaseEncodingName()),
+				 errhint("If they come from a database of another encoding, restore them into one of that encoding.")));
+}
+
+/*
+ * Make the current database the home of a sink whose views bear its marks, in the
+ * current transaction. Caller is connected by rsink_spi_begin() and holds the
+ * maintenance lock.
+ */
+static void
+make_home(RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_UPDATE,
+			  "UPDATE revenue_sink.sink_catalog SET fact = %u, ingest = %u, seen = 'revenue_sink.seen_%d', "
+			  "  spill = 'revenue_sink.spill_%d', delta = 'revenue_sink.delta_%d', total = 'revenue_sink.total_%d' "
+			  "WHERE id = %d",
+			  rsink_find_view(sink->id, RSINK_FACT), rsink_find_view(sink->id, RSINK_INGEST),
+			  sink->id, sink->id, sink->id, sink->id, sink->id);
+	if (!rsink_is_at_home(sink->id))
+		rsink_home_create(sink->id, sink->name);
+	rsink_sink_changed();
+	CommandCounterIncrement();
+}
+
+/*
+ * Take a sink in, connected as the extension's owner. "updating": the update
+ * script asks, of sinks that have been at home here, and isn't to stop at one
+ * whose views are gone.
+ */
+static void
+adopt(RsinkSink *sink, bool updating)
+{
+	char	   *missing = rsink_missing_relation(sink, false);
+
+	if (missing == NULL && !find_or_mark(sink, RSINK_FACT))
+		missing = "the fact view is gone, or isn't the one that was made for the sink";
+	if (missing == NULL && !find_or_mark(sink, RSINK_INGEST))
+		missing = "the ingest view is gone, or isn't the one that was made for the sink";
+	if (missing != NULL)
+	{
+		ereport(updating ? WARNING : ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("sink \"%s\" cannot be adopted", sink->name),
+				 errdetail_internal("%s", rsink_sentence(missing)),
+				 errhint("Remove what is left of the sink with revenue_sink.drop_sink().")));
+		return;
+	}
+	if (sink->encoding < 0)
+		note_encoding(sink, updating);
+	if (!updating && sink->problem == RSINK_ASLEEP && (missing = rsink_missing_rows(sink, false)) != NULL)
+		ereport(WARNING,
+				(errmsg("sink \"%s\" is adopted as it is, which may not be whole", sink->name),
+				 errdetail_internal("%s", rsink_sentence(missing))));
+	rsink_insert_arrival_rows(sink->id, sink->totals);
+	if (sink->totals)
+		rsink_spi(SPI_OK_UPDATE,
+				  "UPDATE revenue_sink.sink_state SET totals = (SELECT count(*) FROM revenue_sink.total_%d) "
+				  "WHERE sink_id = %d", sink->id, sink->id);
+	make_home(sink);
+	rsink_pass_on_tables(rsink_sink_find(sink->name));
+}
+
+/*
+ * The worker's look at a sink that isn't in order: takes it in if it can be, in
+ * the current transaction. Returns what is wrong with it, or NULL.
+ */
+char *
+rsink_tend_problem(RsinkSink *sink)
+{
+	bool		streamed = sink->problem == RSINK_COPY;
+	char	   *missing;
+	RsinkSpi	spi;
+
+	if (sink->problem != RSINK_ASLEEP && (!streamed || rsink_is_at_home(sink->id)))
+		return rsink_sink_problem(sink);
+	if (streamed && !rsink_is_synchronized(sink))
+		return rsink_sink_problem(sink);
+	if ((missing = rsink_home_missing(sink, streamed)) != NULL)
+		return streamed ? rsink_sink_problem(sink) : psprintf("it has not arrived whole: %s", missing);
+	if (!rsink_maintenance_lock(sink, false))
+		return rsink_sink_problem(sink);
+	rsink_spi_begin(&spi);
+	make_home(sink);
+	rsink_spi_end(&spi);
+	ereport(LOG,
+			(errmsg(streamed ? "sink \"%s\" is a whole copy, and will be at home here when its subscription is dropped" :
+					"sink \"%s\" has arrived whole, and is at home here from now on", sink->name)));
+	return NULL;
+}
+
+/*
+ * adopt_sink(sink)
+ *
+ * Makes this database the home of a sink that has come by a restore or a
+ * subscription, or whose marks are lost, and warns of what it lacks. Nothing
+ * happens to a sink that is in order. Takes the maintenance lock. Raises
+ * object_not_in_prerequisite_state for a copy that a subscription writes to and
+ * for events that are hashed in another way, undefined_table where a table or a
+ * view is missing.
+ */
+Datum
+revenue_sink_adopt_sink(PG_FUNCTION_ARGS)
+{
+	bool		updating = creating_extension;
+	RsinkSink  *sink;
+	RsinkSpi	spi;
+
+	rsink_require_argument(fcinfo, 0, "sink");
+	sink = rsink_sink_lookup_owned(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PreventCommandIfReadOnly("adopt_sink()");
+	PreventCommandDuringRecovery("adopt_sink()");
+	rsink_forbid_prepare("adopt_sink()");
+	if (OidIsValid(sink->total))
+		rsink_maintenance_lock(sink, true);
+	sink = rsink_sink_find(sink->name);
+	if (sink->problem == RSINK_READY)
+		PG_RETURN_VOID();
+	if (sink->problem != RSINK_ASLEEP && sink->problem != RSINK_BROKEN)
+		rsink_raise_problem(sink);
+
+	/* what is made here belongs to the sink, not to a script of the extension */
+	creating_extension = false;
+	PG_TRY();
+	{
+		rsink_spi_begin(&spi);
+		adopt(sink, updating);
+		rsink_spi_end(&spi);
+	}
+	PG_FINALLY();
+	{
+		creating_extension = updating;
+	}
+	PG_END_TRY();
+	PG_RETURN_VOID();
+}
+
+/*
+ * sink_problem(sink) -> text, for the view sink: to whoever may see the sink, and
+ * to the extension's owner
+ */
+Datum
+revenue_sink_sink_problem(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	char	   *problem = NULL;
+
+	if (rsink_owns_extension() || rsink_sink_allows(sink, RSINK_MAY_LOOK))
+		problem = rsink_sink_problem(sink);
+	if (problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}

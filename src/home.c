@@ -1,0 +1,366 @@
+/*-------------------------------------------------------------------------
+ *
+ * home.c
+ *	  Where a sink is at home, and how it comes to be at home elsewhere.
+ *
+ * A sink is spread over a dozen tables, and is right only if it has the rows of
+ * all of them. A restore brings them table by table, in any order, or forgets
+ * some; a subscription brings them row by row, and goes on to. Whoever merged or
+ * counted in between would spoil the sink. So a sink is at home where it was
+ * made, and whatever moves its rows alone doesn't move its home: a type
+ * revenue_sink.home_N, a member of the extension. That goes where the database's
+ * files go (a standby, a copied database, a backup, pg_upgrade); a dump leaves an
+ * extension's members out, and replication knows of tables only.
+ *
+ * Where a sink isn't at home it is asleep: worker and callers leave it alone. The
+ * worker takes it in once all of it is seen to be there:
+ *
+ *	- The tables and their indexes, and views that bear the sink's marks.
+ *	- In each table a row that was there since the sink was made, its arrival
+ *	  row: in shared tables that of the negative number of the sink, in its own
+ *	  tables one of no events, before all times. One COPY brings a table's rows,
+ *	  all or none. Rows that came one by one (pg_dump --inserts) have different
+ *	  transactions from that of the arrival row; then nobody can know.
+ *	- As many events in the revenue as were seen, or as many totals as there were.
+ *
+ * While a subscription writes to a sink it is a copy; it is whole as soon as each
+ * table has been synchronized, and at home when it is let go.
+ *
+ * adopt_sink() takes a sink in on its owner's word, and says what is missing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_subscription_rel.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "home.h"
+#include "relations.h"
+#include "spi_util.h"
+
+const char *const rsink_shared_tables[RSINK_NSHARED_TABLES] = {
+	"sink_state", "deferred_event", "rejected", "epoch", "batch", "committed_offset", "decision"
+};
+
+/* A sink's own tables, as rsink_table_of() knows them. */
+static const char *const own_tables[] = {"seen", "spill", "delta", "total"};
+
+/* The type that stands for the home of a sink; InvalidOid if there is none. */
+static Oid
+home_type(int32 id)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "home_%d", id);
+	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum(name),
+						   ObjectIdGetDatum(get_namespace_oid(RSINK_SCHEMA, false)));
+}
+
+/*
+ * Is the sink of this number at home in this database? A type that isn't the
+ * extension's has come by a dump.
+ */
+bool
+rsink_is_at_home(int32 id)
+{
+	Oid			type = home_type(id);
+
+	return OidIsValid(type) &&
+		getExtensionOfObject(TypeRelationId, type) == get_extension_oid("revenue_sink", true);
+}
+
+/*
+ * Make the current database the sink's home. Caller is connected by
+ * rsink_spi_begin().
+ */
+void
+rsink_home_create(int32 id, const char *sink)
+{
+	if (!OidIsValid(home_type(id)))
+		rsink_spi(SPI_OK_UTILITY, "CREATE TYPE revenue_sink.home_%d AS ()", id);
+	rsink_spi(SPI_OK_UTILITY, "COMMENT ON TYPE revenue_sink.home_%d IS %s", id,
+			  quote_literal_cstr(psprintf("sink %s is at home in this database", sink)));
+	rsink_spi(SPI_OK_UTILITY, "ALTER EXTENSION revenue_sink ADD TYPE revenue_sink.home_%d", id);
+}
+
+/* Take the home of a sink away, if there is one. Likewise. */
+void
+rsink_home_drop(int32 id)
+{
+	if (rsink_is_at_home(id))
+		rsink_spi(SPI_OK_UTILITY, "ALTER EXTENSION revenue_sink DROP TYPE revenue_sink.home_%d", id);
+	if (OidIsValid(home_type(id)))
+		rsink_spi(SPI_OK_UTILITY, "DROP TYPE revenue_sink.home_%d", id);
+}
+
+/* The subscription, one of them, that writes to this relation; or InvalidOid. */
+static Oid
+subscription_of_relation(Oid relid, bool *ready)
+{
+	CatCList   *list = SearchSysCacheList1(SUBSCRIPTIONRELMAP, ObjectIdGetDatum(relid));
+	Oid			subscription = InvalidOid;
+
+	*ready = false;
+	for (int i = 0; i < list->n_members; i++)
+	{
+		Form_pg_subscription_rel form = (Form_pg_subscription_rel) GETSTRUCT(&list->members[i]->tuple);
+
+		subscription = form->srsubid;
+		*ready |= form->srsubstate == SUBREL_STATE_READY;
+	}
+	ReleaseSysCacheList(list);
+	return subscription;
+}
+
+/* The subscription that writes to one of the sink's own tables, or InvalidOid. */
+Oid
+rsink_subscription_of(const RsinkSink *sink)
+{
+	Oid			subscription = InvalidOid;
+	bool		ready;
+
+	for (int i = 0; i < lengthof(own_tables) && !OidIsValid(subscription); i++)
+	{
+		Oid			relid = rsink_table_of(sink->id, own_tables[i]);
+
+		if (OidIsValid(relid))
+			subscription = subscription_of_relation(relid, &ready);
+	}
+	return subscription;
+}
+
+/* Has a subscription brought each of the sink's tables up to the same commit? */
+bool
+rsink_is_synchronized(const RsinkSink *sink)
+{
+	bool		ready;
+
+	for (int i = 0; i < lengthof(own_tables); i++)
+	{
+		Oid			relid = rsink_table_of(sink->id, own_tables[i]);
+
+		if (!OidIsValid(relid) || !OidIsValid(subscription_of_relation(relid, &ready)) || !ready)
+			return false;
+	}
+	for (int i = 0; i < RSINK_NSHARED_TABLES; i++)
+		if (!OidIsValid(subscription_of_relation(rsink_catalog_relid(rsink_shared_tables[i]), &ready)) ||
+			!ready)
+			return false;
+	return true;
+}
+
+/* What makes a row of a table, one of the sink's own or a shared one, its arrival row? */
+static char *
+arrival_condition(const char *table, int32 id)
+{
+	if (strcmp(table, "seen") == 0)
+		return "newest = '-infinity'";
+	if (strcmp(table, "delta") == 0)
+		return "minute = '-infinity'";
+	if (strcmp(table, "sink_state") == 0)
+		return psprintf("sink_id = %d", id);
+	return psprintf("sink_id = -%d", id);
+}
+
+/* The name of such a table, without its schema. */
+static char *
+table_name(const char *table, int32 id)
+{
+	for (int i = 0; i < lengthof(own_tables); i++)
+		if (strcmp(table, own_tables[i]) == 0)
+			return psprintf("%s_%d", table, id);
+	return pstrdup(table);
+}
+
+/* Is there the arrival row of a table? */
+static bool
+has_arrived(const char *table, int32 id)
+{
+	return rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.%s WHERE %s LIMIT 1",
+					 table_name(table, id), arrival_condition(table, id)) > 0;
+}
+
+/* Insert the arrival row of a table if there is none. */
+static void
+insert_arrival_row(const char *table, int32 id, const char *values)
+{
+	if (!has_arrived(table, id))
+		rsink_spi(SPI_OK_INSERT, "INSERT INTO revenue_sink.%s VALUES (%s)",
+				  table_name(table, id), values);
+}
+
+/*
+ * Insert the arrival rows of a sink that haven't been there before. Caller is
+ * connected by rsink_spi_begin().
+ */
+void
+rsink_insert_arrival_rows(int32 id, bool totals)
+{
+	insert_arrival_row("sink_state", id, psprintf("%d, NULL, NULL, 0, 0", id));
+	insert_arrival_row("deferred_event", id, psprintf("-%d, '', '', '-infinity', 0, '', now()", id));
+	insert_arrival_row("rejected", id,
+					   psprintf("-%d, '', '', NULL, NULL, NULL, NULL, NULL, now()", id));
+	insert_arrival_row("epoch", id, psprintf("-%d, '', NULL, 0, now(), NULL", id));
+	insert_arrival_row("batch", id, psprintf("-%d, '', '', 0, 0, 0, 0, NULL, now()", id));
+	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));
+	insert_arrival_row("decision", id, psprintf("-%d, '', '', 0, 0, '0', false, now()", id));
+	insert_arrival_row("seen", id, "'-infinity', '-infinity', 0, ''");
+	insert_arrival_row("delta", id, totals ? "'-infinity', '', 0, NULL, 0, 0, 0" : "'-infinity', '', 0, 0");
+}
+
+/*
+ * The first of the sink's relations that isn't there as it should be, or NULL.
+ * Caller is connected by rsink_spi_begin().
+ */
+char *
+rsink_missing_relation(const RsinkSink *sink, bool views)
+{
+	static const struct
+	{
+		const char *kind;
+		const char *columns;
+	}			indexes[] = {
+		{"seen", "oldest"}, {"seen", "newest"}, {"spill", "hi"}, {"delta", "minute"}, {"total", "minute"}
+	};
+
+	for (int i = 0; i < lengthof(own_tables); i++)
+		if (!OidIsValid(rsink_table_of(sink->id, own_tables[i])))
+			return psprintf("table \"revenue_sink.%s_%d\" isn't there", own_tables[i], sink->id);
+	for (int i = 0; i < lengthof(indexes); i++)
+		if (rsink_spi(SPI_OK_SELECT,
+					  "SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
+					  "  AND a.attnum = i.indkey[0] WHERE i.indrelid = %u AND i.indisvalid AND a.attname = '%s' "
+					  "  AND (i.indisprimary OR '%s' <> 'total')",
+					  rsink_table_of(sink->id, indexes[i].kind), indexes[i].columns, indexes[i].kind) == 0)
+			return psprintf("table \"revenue_sink.%s_%d\" has no index on its column \"%s\"",
+							indexes[i].kind, sink->id, indexes[i].columns);
+	if (!views)
+		return NULL;
+	if (!OidIsValid(rsink_find_view(sink->id, RSINK_FACT)))
+		return "no fact view bears the marks of the sink";
+	if (!OidIsValid(rsink_find_view(sink->id, RSINK_INGEST)))
+		return "no ingest view bears the marks of the sink";
+	return NULL;
+}
+
+static char *
+one_by_one(const char *table)
+{
+	return psprintf("the rows of table \"revenue_sink.%s\" came one by one, so nobody can know whether all have", table);
+}
+
+/* The first of the tables that hasn't arrived as a whole, or NULL. */
+static char *
+missing_table(const RsinkSink *sink, bool streamed)
+{
+	const char *tables[RSINK_NSHARED_TABLES + 2] = {"seen", "delta"};
+	int			n = 2;
+
+	for (int i = 0; i < RSINK_NSHARED_TABLES; i++)
+		tables[n++] = rsink_shared_tables[i];
+	for (int i = 0; i < n; i++)
+		if (!has_arrived(tables[i], sink->id))
+			return psprintf("the rows of table \"revenue_sink.%s\" have not arrived",
+							table_name(tables[i], sink->id));
+	for (int i = 0; i < n && !streamed; i++)
+	{
+		char	   *name = table_name(tables[i], sink->id);
+		char	   *others = i < 2 ? "true" : psprintf("sink_id IN (%d, -%d)", sink->id, sink->id);
+
+		if (rsink_spi(SPI_OK_SELECT,
+					  "SELECT FROM revenue_sink.%s WHERE %s AND xmin <> "
+					  "  (SELECT xmin FROM revenue_sink.%s WHERE %s LIMIT 1) LIMIT 1",
+					  name, others, name, arrival_condition(tables[i], sink->id)) > 0)
+			return one_by_one(name);
+	}
+	if (!streamed &&
+		rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.total_%d WHERE xmin <> "
+				  "  (SELECT xmin FROM revenue_sink.total_%d LIMIT 1) LIMIT 1", sink->id, sink->id) > 0)
+		return one_by_one(table_name("total", sink->id));
+	return NULL;
+}
+
+/*
+ * How many events a sink's revenue counts, and how many were seen, as the current
+ * snapshot has it: these are equal. Caller is connected by rsink_spi_begin().
+ */
+void
+rsink_balance(int32 id, int64 *counted, int64 *seen)
+{
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT coalesce((SELECT sum(events) FROM revenue_sink.total_%d), 0)::bigint "
+			  "  + coalesce((SELECT sum(events) FROM revenue_sink.delta_%d), 0)::bigint, "
+			  "  coalesce((SELECT sum(events) FROM revenue_sink.seen_%d), 0)::bigint "
+			  "  + coalesce((SELECT expired FROM revenue_sink.sink_state WHERE sink_id = %d), 0)",
+			  id, id, id, id);
+	*counted = rsink_spi_int64(0, 1, 0);
+	*seen = rsink_spi_int64(0, 2, 0);
+}
+
+/* In which way the tables contradict each other, or NULL. */
+static char *
+contradiction(const RsinkSink *sink)
+{
+	int64		counted;
+	int64		seen;
+
+	if (sink->totals)
+	{
+		rsink_spi(SPI_OK_SELECT, "SELECT (SELECT count(*) FROM revenue_sink.total_%d), "
+				  "(SELECT totals FROM revenue_sink.sink_state WHERE sink_id = %d)", sink->id, sink->id);
+		counted = rsink_spi_int64(0, 1, 0);
+		seen = rsink_spi_int64(0, 2, 0);
+		return counted == seen ? NULL :
+			psprintf("there are " INT64_FORMAT " totals of " INT64_FORMAT, counted, seen);
+	}
+	rsink_balance(sink->id, &counted, &seen);
+	return counted == seen ? NULL :
+		psprintf("revenue counts " INT64_FORMAT " events, but " INT64_FORMAT " were seen", counted, seen);
+}
+
+/*
+ * Which rows a sink that has come by its rows lacks here, or NULL. "streamed": a
+ * subscription has brought them. Likewise.
+ */
+char *
+rsink_missing_rows(const RsinkSink *sink, bool streamed)
+{
+	char	   *missing = missing_table(sink, streamed);
+
+	return missing ? missing : contradiction(sink);
+}
+
+/*
+ * What such a sink lacks in all, or NULL if it is whole; for people to read, in
+ * the current memory context. Reads all tables of a sink that seems whole.
+ */
+char *
+rsink_home_missing(const RsinkSink *sink, bool streamed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *missing;
+	RsinkSpi	spi;
+
+	if (sink->encoding < 0)
+		return "it comes from version 1.0, which doesn't say whether a sink is whole";
+	rsink_spi_begin(&spi);
+	missing = rsink_missing_relation(sink, true);
+	if (missing == NULL)
+		missing = rsink_missing_rows(sink, streamed);
+	if (missing != NULL)
+		missing = MemoryContextStrdup(context, missing);
+	rsink_spi_end(&spi);
+	return missing;
+}

@@ -1,0 +1,135 @@
+/*-------------------------------------------------------------------------
+ *
+ * problem.c
+ *	  Why a sink takes no events: found, and told to people.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_subscription.h"
+#include "mb/pg_wchar.h"
+#include "utils/lsyscache.h"
+
+#include "compat.h"
+#include "encoding.h"
+#include "fingerprint.h"
+#include "home.h"
+#include "problem.h"
+
+/* Does this server know the sink's events again? */
+static bool
+hashes_alike(RsinkSink *sink, const char *encoding, const bytea *sample)
+{
+	unsigned char ours[RSINK_FINGERPRINT_BYTES];
+
+	rsink_fingerprint_sample(sink->key, ours);
+	return rsink_encoding_set(sink, encoding) && VARSIZE_ANY_EXHDR(sample) == sizeof(ours) &&
+		memcmp(VARDATA_ANY(sample), ours, sizeof(ours)) == 0;
+}
+
+/*
+ * Look what is wrong with a sink whose relations have been found, and prepare it
+ * for hashing. The arguments are what the catalog says; both are NULL in what
+ * comes from version 1.0.
+ */
+RsinkProblem
+rsink_find_problem(RsinkSink *sink, const char *encoding, const bytea *sample)
+{
+	sink->encoding = -1;
+	sink->conversion = InvalidOid;
+	sink->subscription = rsink_subscription_of(sink);
+	if (encoding != NULL && sample != NULL && !hashes_alike(sink, encoding, sample))
+		return RSINK_FOREIGN;
+	if (OidIsValid(sink->subscription))
+		return RSINK_COPY;
+	if (!rsink_is_at_home(sink->id))
+		return RSINK_ASLEEP;
+	if (!OidIsValid(sink->fact) || !OidIsValid(sink->ingest) || !OidIsValid(sink->seen) ||
+		!OidIsValid(sink->spill) || !OidIsValid(sink->delta) || !OidIsValid(sink->total))
+		return RSINK_BROKEN;
+	return RSINK_READY;
+}
+
+/*
+ * What is wrong with a sink, as a sentence without a full stop; NULL: nothing.
+ * For one that is asleep this reads its tables.
+ */
+char *
+rsink_sink_problem(const RsinkSink *sink)
+{
+	char	   *missing;
+
+	switch (sink->problem)
+	{
+		case RSINK_READY:
+			return NULL;
+		case RSINK_OLD:
+			return "the extension's tables are of an older version than its library";
+		case RSINK_BROKEN:
+			return psprintf("%s of the sink is gone, or isn't the one that was made for it",
+							OidIsValid(sink->fact) && OidIsValid(sink->ingest) ? "a table" : "a view");
+		case RSINK_FOREIGN:
+			return sink->encoding == GetDatabaseEncoding() || OidIsValid(sink->conversion) ?
+				pstrdup("this server hashes events in another way than the one that made the sink") :
+				psprintf("its events are known by hashes of text in encoding %s, which text in encoding %s can't be converted to",
+						 sink->encoding < 0 ? "unknown" : pg_encoding_to_char(sink->encoding),
+						 GetDatabaseEncodingName());
+		case RSINK_COPY:
+			return psprintf("it is a copy, written by subscription \"%s\"%s",
+							get_subscription_name(sink->subscription, false),
+							rsink_is_at_home(sink->id) ? "; it is whole" : "");
+		case RSINK_ASLEEP:
+			missing = rsink_home_missing(sink, false);
+			return missing ? psprintf("it has not arrived whole: %s", missing) :
+				"it has arrived whole, and waits for the worker to take it in";
+	}
+	return NULL;
+}
+
+static const char *
+problem_hint(const RsinkSink *sink)
+{
+	switch (sink->problem)
+	{
+		case RSINK_READY:
+			break;
+		case RSINK_OLD:
+			return "Run ALTER EXTENSION revenue_sink UPDATE in this database.";
+		case RSINK_BROKEN:
+			return "If only triggers of a view are gone, the extension's owner can make them anew with revenue_sink.adopt_sink(). Else remove what is left of the sink with revenue_sink.drop_sink().";
+		case RSINK_FOREIGN:
+			return "Move the sink to a database of the encoding, and a server of the byte order, that it comes from.";
+		case RSINK_COPY:
+			return "Write to the publisher. After DROP SUBSCRIPTION the copy becomes a sink.";
+		case RSINK_ASLEEP:
+			return "Wait until the restore has ended. If nothing more will come, call revenue_sink.adopt_sink().";
+	}
+	return NULL;
+}
+
+/* A problem as a sentence of its own. */
+char *
+rsink_sentence(const char *problem)
+{
+	char	   *sentence = psprintf("%s.", problem);
+
+	sentence[0] = (char) pg_toupper((unsigned char) sentence[0]);
+	return sentence;
+}
+
+/* Raise object_not_in_prerequisite_state, or undefined_table, for its problem. */
+void
+rsink_raise_problem(const RsinkSink *sink)
+{
+	char	   *problem = rsink_sink_problem(sink);
+
+	if (problem == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(sink->problem == RSINK_BROKEN ? ERRCODE_UNDEFINED_TABLE :
+					 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("sink \"%s\" cannot be used in this database", sink->name),
+			 errdetail_internal("%s", rsink_sentence(problem)),
+			 errhint("%s", problem_hint(sink))));
+}

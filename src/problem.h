@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * problem.h
+ *	  Why a sink takes no events: found, and told to people.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_PROBLEM_H
+#define RSINK_PROBLEM_H
+
+#include "sink.h"
+
+extern RsinkProblem rsink_find_problem(RsinkSink *sink, const char *encoding, const bytea *sample);
+extern char *rsink_sink_problem(const RsinkSink *sink);
+extern char *rsink_sentence(const char *problem);
+extern void rsink_raise_problem(const RsinkSink *sink);
+
+#endif							/* RSINK_PROBLEM_H */

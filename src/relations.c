@@ -1,0 +1,352 @@
+/*-------------------------------------------------------------------------
+ *
+ * relations.c
+ *	  A sink's views and tables: how they are made, and known for its own.
+ *
+ * A number in the sink catalog proves nothing: after a restore it may be that
+ * of anybody's relation. A table is the sink's if it bears the sink's number in
+ * its name, in the extension's schema, and belongs to the extension's owner:
+ * nobody else can make one there. A view is in a schema of the user's, may be
+ * renamed, moved and given away. So it bears a mark: triggers of a function
+ * that only the extension's owner may make triggers of, with the number of the
+ * sink as their argument. A dump takes them along.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "relations.h"
+#include "spi_util.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_refuse_write);
+
+/*
+ * Make the tables of a sink, owned by the extension's owner, and let the role
+ * read those that the views show. Caller is connected by rsink_spi_begin().
+ */
+void
+rsink_create_tables(int32 id, bool totals, const char *owner)
+{
+	const char *quoted = quote_identifier(owner);
+
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE TABLE revenue_sink.seen_%d (oldest timestamptz NOT NULL, newest timestamptz NOT NULL, "
+			  "  events integer NOT NULL, fingerprints bytea NOT NULL) "
+			  "  WITH (fillfactor = 100, autovacuum_vacuum_insert_threshold = -1)", id);
+	rsink_spi(SPI_OK_UTILITY,
+			  "ALTER TABLE revenue_sink.seen_%d ALTER COLUMN fingerprints SET STORAGE PLAIN", id);
+	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.seen_%d (oldest)", id);
+	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.seen_%d (newest)", id);
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE TABLE revenue_sink.spill_%d (hi bigint NOT NULL, lo bigint NOT NULL, "
+			  "  payload integer NOT NULL, event_time timestamptz NOT NULL)", id);
+	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d (hi, lo)", id);
+	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d USING brin (event_time)", id);
+	if (totals)
+	{
+		for (int i = 0; i < 2; i++)
+			rsink_spi(SPI_OK_UTILITY,
+					  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
+					  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, version bigint, "
+					  "  epoch bigint NOT NULL, number bigint NOT NULL, sequence bigint NOT NULL%s)",
+					  i == 0 ? "delta" : "total", id,
+					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
+	}
+	else
+	{
+		for (int i = 0; i < 2; i++)
+			rsink_spi(SPI_OK_UTILITY,
+					  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
+					  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, "
+					  "  events bigint NOT NULL%s)",
+					  i == 0 ? "delta" : "total", id,
+					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
+	}
+
+	/*
+	 * Deltas come nearly in order of their minutes, and live for a second: a
+	 * b-tree would cost a small batch more than the deltas themselves.
+	 */
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE INDEX ON revenue_sink.delta_%d USING brin (minute, group_key) "
+			  "  WITH (pages_per_range = 8, autosummarize = on)", id);
+	rsink_spi(SPI_OK_UTILITY,
+			  "ALTER TABLE revenue_sink.delta_%d SET (autovacuum_vacuum_scale_factor = 0, "
+			  "  autovacuum_vacuum_threshold = 1000)", id);
+	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.delta_%d REPLICA IDENTITY FULL", id);
+	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.spill_%d REPLICA IDENTITY FULL", id);
+	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.seen_%d REPLICA IDENTITY FULL", id);
+	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.delta_%d, revenue_sink.total_%d TO %s",
+			  id, id, quoted);
+	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.seen_%d TO %s", id, quoted);
+}
+
+/*
+ * Make the fact view of a sink, or give it the definition of this version, as
+ * the current user. The arrival row of the deltas isn't shown; see home.c.
+ */
+void
+rsink_create_fact(int32 id, bool totals, const char *name)
+{
+	if (totals)
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE OR REPLACE VIEW %s AS SELECT DISTINCT ON (minute, group_key) minute, group_key, revenue, "
+				  "  NULL::bigint AS events FROM "
+				  "(SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM "
+				  "  (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest FROM "
+				  "    (SELECT * FROM revenue_sink.total_%d UNION ALL "
+				  "     SELECT * FROM revenue_sink.delta_%d WHERE minute > '-infinity') AS every) AS ranked "
+				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
+				  "  version IS NULL, epoch DESC, number DESC, sequence DESC) AS best "
+				  "ORDER BY minute, group_key, sequence DESC", name, id, id);
+	else
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE OR REPLACE VIEW %s AS SELECT minute, group_key, sum(revenue) AS revenue, "
+				  "  sum(events)::bigint AS events "
+				  "FROM (SELECT minute, group_key, revenue, events FROM revenue_sink.total_%d UNION ALL "
+				  "      SELECT minute, group_key, revenue, events FROM revenue_sink.delta_%d "
+				  "      WHERE minute > '-infinity') AS every "
+				  "GROUP BY minute, group_key", name, id, id);
+}
+
+/* Make the ingest view of a sink, as the current user. */
+void
+rsink_create_ingest(int32 id, bool totals, const char *name)
+{
+	if (totals)
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE VIEW %s AS SELECT newest AS minute, NULL::text AS group_key, "
+				  "  NULL::numeric AS revenue, NULL::bigint AS version "
+				  "FROM revenue_sink.seen_%d LIMIT 0", name, id);
+	else
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE VIEW %s AS SELECT NULL::text AS order_id, NULL::text AS event_id, "
+				  "  newest AS event_time, NULL::numeric AS amount, NULL::text AS group_key "
+				  "FROM revenue_sink.seen_%d LIMIT 0", name, id);
+}
+
+/* Say in comments what the views are, as the current user. */
+void
+rsink_comment_views(const char *sink, const char *fact, const char *ingest)
+{
+	rsink_spi(SPI_OK_UTILITY, "COMMENT ON VIEW %s IS %s", fact,
+			  quote_literal_cstr(psprintf("revenue of sink %s", sink)));
+	rsink_spi(SPI_OK_UTILITY, "COMMENT ON VIEW %s IS %s", ingest,
+			  quote_literal_cstr(psprintf("INSERT and COPY into it write to sink %s", sink)));
+}
+
+/* The qualified and quoted name of a relation, or NULL if it is gone. */
+char *
+rsink_view_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
+}
+
+/* The function whose triggers mark a view; InvalidOid where there is none. */
+static Oid
+mark_function(RsinkView which)
+{
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(which == RSINK_FACT ? "refuse_write" : "ingest"),
+						   PointerGetDatum(buildoidvector(NULL, 0)),
+						   ObjectIdGetDatum(get_namespace_oid(RSINK_SCHEMA, true)));
+}
+
+/*
+ * Mark a view as a sink's own, instead of the marks that it may have. Connects
+ * to SPI by itself. The extension's owner makes the triggers; where that isn't a
+ * superuser, the view's owner must let it do so for a moment.
+ */
+void
+rsink_mark_view(int32 id, RsinkView which, Oid relid)
+{
+	const char *view = rsink_view_name(relid);
+	Oid			extension_owner = rsink_relation_owner(rsink_catalog_relid("sink_catalog"));
+	bool		lend = !superuser_arg(extension_owner);
+	const char *maker = quote_identifier(GetUserNameFromId(extension_owner, false));
+	RsinkSpi	spi;
+
+	rsink_spi_begin_as(&spi, rsink_relation_owner(relid));
+	if (lend)
+		rsink_spi(SPI_OK_UTILITY, "GRANT TRIGGER ON %s TO %s", view, maker);
+	while (rsink_spi(SPI_OK_SELECT, "SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = %u AND tgfoid = %u",
+					 relid, mark_function(which)) > 0)
+		rsink_spi(SPI_OK_UTILITY, "DROP TRIGGER %s ON %s",
+				  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), view);
+	rsink_spi_end(&spi);
+
+	rsink_spi_begin(&spi);
+	if (which == RSINK_FACT)
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE TRIGGER revenue_sink_fact BEFORE INSERT OR UPDATE OR DELETE ON %s "
+				  "FOR EACH STATEMENT EXECUTE FUNCTION revenue_sink.refuse_write('%d')", view, id);
+	else
+	{
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE TRIGGER revenue_sink_row INSTEAD OF INSERT ON %s "
+				  "FOR EACH ROW EXECUTE FUNCTION revenue_sink.ingest('%d')", view, id);
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE TRIGGER revenue_sink_statement AFTER INSERT ON %s "
+				  "FOR EACH STATEMENT EXECUTE FUNCTION revenue_sink.ingest('%d')", view, id);
+	}
+	rsink_spi_end(&spi);
+
+	if (lend)
+	{
+		rsink_spi_begin_as(&spi, rsink_relation_owner(relid));
+		rsink_spi(SPI_OK_UTILITY, "REVOKE TRIGGER ON %s FROM %s", view, maker);
+		rsink_spi_end(&spi);
+	}
+}
+
+/* Is the argument of this trigger the number of the sink, and nothing else? */
+static bool
+has_argument(HeapTuple tuple, TupleDesc desc, int32 id)
+{
+	char		wanted[16];
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, Anum_pg_trigger_tgargs, desc, &isnull);
+	bytea	   *arguments;
+
+	if (isnull || ((Form_pg_trigger) GETSTRUCT(tuple))->tgnargs != 1)
+		return false;
+	arguments = DatumGetByteaPP(datum);
+	snprintf(wanted, sizeof(wanted), "%d", id);
+	return VARSIZE_ANY_EXHDR(arguments) == strlen(wanted) + 1 &&
+		memcmp(VARDATA_ANY(arguments), wanted, strlen(wanted) + 1) == 0;
+}
+
+/*
+ * Is this relation a view with the marks of the sink? Reads the catalogs and
+ * takes no lock on the view.
+ */
+bool
+rsink_is_view_of(int32 id, RsinkView which, Oid relid)
+{
+	Oid			function = mark_function(which);
+	int			wanted = which == RSINK_FACT ? 1 : 2;
+	bool		of_row = false;
+	bool		of_statement = false;
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(function) || get_rel_relkind(relid) != RELKIND_VIEW)
+		return false;
+	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (form->tgfoid != function || !has_argument(tuple, RelationGetDescr(rel), id))
+			continue;
+		if (TRIGGER_FOR_ROW(form->tgtype))
+			of_row = true;
+		else
+			of_statement = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return of_row + of_statement == wanted;
+}
+
+/* The view that bears the marks of a sink; InvalidOid if there is none. */
+Oid
+rsink_find_view(int32 id, RsinkView which)
+{
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+	Oid			function = mark_function(which);
+	Oid			found = InvalidOid;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(ProcedureRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(function));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
+	while (!OidIsValid(found) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+		ScanKeyData key;
+		SysScanDesc trigger_scan;
+		HeapTuple	trigger;
+
+		if (form->classid != TriggerRelationId)
+			continue;
+		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(form->objid));
+		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+		trigger = systable_getnext(trigger_scan);
+		if (HeapTupleIsValid(trigger) && has_argument(trigger, RelationGetDescr(triggers), id) &&
+			rsink_is_view_of(id, which, ((Form_pg_trigger) GETSTRUCT(trigger))->tgrelid))
+			found = ((Form_pg_trigger) GETSTRUCT(trigger))->tgrelid;
+		systable_endscan(trigger_scan);
+	}
+	systable_endscan(scan);
+	table_close(triggers, AccessShareLock);
+	table_close(depend, AccessShareLock);
+	return found;
+}
+
+/* A sink's table of a kind ("seen", "total"); InvalidOid if it isn't there. */
+Oid
+rsink_table_of(int32 id, const char *kind)
+{
+	char		name[NAMEDATALEN];
+	Oid			relid;
+
+	snprintf(name, sizeof(name), "%s_%d", kind, id);
+	relid = get_relname_relid(name, get_namespace_oid(RSINK_SCHEMA, false));
+	if (OidIsValid(relid) &&
+		(get_rel_relkind(relid) != RELKIND_RELATION ||
+		 rsink_relation_owner(relid) != rsink_relation_owner(rsink_catalog_relid("sink_catalog"))))
+		relid = InvalidOid;
+	return relid;
+}
+
+/* The trigger of fact views. Raises object_not_in_prerequisite_state. */
+Datum
+revenue_sink_refuse_write(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("revenue_sink.refuse_write() is a trigger for fact views")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot write to the fact view \"%s\"", RelationGetRelationName(trigger->tg_relation)),
+			 errhint("Send events to the sink's ingest view, or to revenue_sink.apply().")));
+	return PointerGetDatum(NULL);	/* not reached */
+}
