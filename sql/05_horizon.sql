@@ -203,7 +203,7 @@ SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
 INSERT INTO order_events SELECT 'o' || i, 'e', '2024-03-01 10:00+00'::timestamptz + i * interval '10 milliseconds', 0.5
 FROM generate_series(1, 100000) AS i;
 SELECT seen_bytes_memory AS memory, seen_bytes_disk AS disk FROM revenue_sink.stat_sink WHERE sink = 's' \gset
-SELECT seen AS seen_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
+SELECT format('revenue_sink.seen_%s', id) AS seen_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
 SELECT seen_events, :memory >= 100000 * 8 AS memory_used, :disk >= 100000 * 16 AS disk_used FROM revenue_sink.stat_sink WHERE sink = 's';
 INSERT INTO order_events VALUES ('last', 'e', '2024-03-01 14:00+00', 0.5);
 SELECT revenue_sink.expire('s') > 0 AS expired;

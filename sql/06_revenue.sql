@@ -95,7 +95,8 @@ SELECT * FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 
 SELECT * FROM scans($$ SELECT sum(revenue) FROM fact_revenue_1m WHERE minute > '2024-03-01 10:01+00' AND group_key IN ('EUR', 'USD') $$);
 RESET enable_seqscan;
 -- With nothing forced, too, where the totals are many.
-SELECT total AS total_table, delta AS delta_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
+SELECT format('revenue_sink.total_%s', id) AS total_table, format('revenue_sink.delta_%s', id) AS delta_table
+FROM revenue_sink.sink_catalog WHERE name = 's' \gset
 ANALYZE :total_table, :delta_table;
 SELECT count(*) > 0 AS by_index FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' $$) AS s
 WHERE s LIKE 'Index Scan%total_N%' OR s LIKE 'Bitmap Index Scan%total_N%';

@@ -150,7 +150,7 @@ FROM (SELECT * FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace A
 	CROSS JOIN (SELECT * FROM pg_roles WHERE rolname ~ '^regress_rsink') AS r
 	CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS p (privilege)
 WHERE has_table_privilege(r.oid, c.oid, p.privilege) ORDER BY 1, 2, 3;
-SELECT total AS total_table FROM revenue_sink.sink_catalog WHERE name = 'shop' \gset
+SELECT format('revenue_sink.total_%s', id) AS total_table FROM revenue_sink.sink_catalog WHERE name = 'shop' \gset
 SET ROLE regress_rsink_owner;
 SELECT revenue FROM :total_table;
 \set VERBOSITY sqlstate

@@ -8,7 +8,8 @@ SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
 SELECT revenue_sink.create_sink('other', 'other_fact', 'other_events', dedup_window => '1000 days');
-SELECT id, seen AS seen_table, delta AS delta_table, total AS total_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
+SELECT id, format('revenue_sink.seen_%s', id) AS seen_table, format('revenue_sink.delta_%s', id) AS delta_table,
+	format('revenue_sink.total_%s', id) AS total_table FROM revenue_sink.sink_catalog WHERE name = 's' \gset
 
 -- A sink with something of everything in it is fine.
 CALL revenue_sink.open_writer('s', 'job', 'w', epoch => 1);

@@ -11,6 +11,7 @@ DROP FUNCTION revenue_sink.lock_for_update();
 --
 
 ALTER TABLE revenue_sink.sink_catalog ADD COLUMN encoding text, ADD COLUMN sample bytea;
+COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings and secret hash key';
 COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
 COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
 
@@ -25,6 +26,13 @@ COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the serve
 -- Functions
 --
 
+CREATE FUNCTION revenue_sink.note_copy()
+RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_note_copy';
+COMMENT ON FUNCTION revenue_sink.note_copy() IS 'trigger of sink_catalog: a sink that a subscription brings is a copy';
+CREATE TRIGGER note_copy AFTER INSERT ON revenue_sink.sink_catalog
+	FOR EACH ROW EXECUTE FUNCTION revenue_sink.note_copy();
+ALTER TABLE revenue_sink.sink_catalog ENABLE REPLICA TRIGGER note_copy;
+
 CREATE FUNCTION revenue_sink.adopt_sink(sink text)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_adopt_sink';
 COMMENT ON FUNCTION revenue_sink.adopt_sink(text) IS
@@ -34,25 +42,40 @@ CREATE FUNCTION revenue_sink.refuse_write()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_refuse_write';
 COMMENT ON FUNCTION revenue_sink.refuse_write() IS 'trigger of fact views, which are there to be read';
 
-CREATE FUNCTION revenue_sink.may_see(sink_id integer, fact regclass, ingest regclass)
+CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
-COMMENT ON FUNCTION revenue_sink.may_see(integer, regclass, regclass) IS
-	'may the current user read, write or own the sink with these views?';
+COMMENT ON FUNCTION revenue_sink.may_see(text) IS 'may the current user read, write or own the sink?';
+
+CREATE FUNCTION revenue_sink.relation_of(sink text, kind text)
+RETURNS regclass LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_relation_of';
+COMMENT ON FUNCTION revenue_sink.relation_of(text, text) IS
+	'a sink''s own view or table: fact, ingest, seen, spill, delta or total; NULL if it is gone';
 
 CREATE FUNCTION revenue_sink.sink_problem(sink text)
 RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_sink_problem';
 COMMENT ON FUNCTION revenue_sink.sink_problem(text) IS 'why a sink takes no events, or NULL';
 
+-- Their triggers are what a sink knows its views by: nobody else can make one.
+REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
+
 --
--- Views
+-- The sinks that there are get their marks and their home.
+--
+
+SELECT revenue_sink.adopt_sink(name) FROM revenue_sink.sink_catalog;
+
+--
+-- Views. The catalog no longer says which relations are a sink's.
 --
 
 CREATE OR REPLACE VIEW revenue_sink.sink WITH (security_barrier) AS
-	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode, s.fact, s.ingest,
+	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode,
+		revenue_sink.relation_of(s.name, 'fact') AS fact, revenue_sink.relation_of(s.name, 'ingest') AS ingest,
 		s.bucket, s.dedup_window, s.max_future, s.late_policy, s.on_bad_event,
 		revenue_sink.sink_problem(s.name) AS problem
-	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.ingest
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest) OR (SELECT pg_has_role(relowner, 'USAGE')
+	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
+		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
+	WHERE revenue_sink.may_see(s.name) OR (SELECT pg_has_role(relowner, 'USAGE')
 		FROM pg_catalog.pg_class WHERE oid = 'revenue_sink.sink_catalog'::regclass);
 COMMENT ON VIEW revenue_sink.sink IS
 	'the sinks that the current user may read, write or owns; for the extension''s owner all';
@@ -61,13 +84,14 @@ CREATE OR REPLACE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 	SELECT s.name AS sink, c.applied, c.duplicate, c.deferred, c.conflict, c.late, c.rejected, c.batches,
 		coalesce(t.horizon, c.horizon) AS horizon, t.watermark,
 		c.seen_events,
-		(pg_relation_size(s.seen) + pg_relation_size(s.spill))::bigint AS seen_bytes_disk,
+		(pg_relation_size(revenue_sink.relation_of(s.name, 'seen'))
+			+ pg_relation_size(revenue_sink.relation_of(s.name, 'spill')))::bigint AS seen_bytes_disk,
 		c.seen_bytes_memory, c.unmerged_deltas,
 		c.last_merge, c.index_state, c.index_percent, c.stats_since
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.stat_sink IS
 	'counters since stats_since, and the state of each sink that the current user may see';
 
@@ -77,7 +101,7 @@ CREATE OR REPLACE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
 	FROM (SELECT DISTINCT ON (sink_id, digest) * FROM revenue_sink.rejected
 			ORDER BY sink_id, digest, rejected_at) r
 		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.rejected_event IS
 	'events set aside, one row an event and reason: conflict, late, or what was bad';
 
@@ -85,7 +109,7 @@ CREATE OR REPLACE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,
 		now() - d.deferred_at AS age
 	FROM revenue_sink.deferred_event d JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.deferred IS 'events that wait for another transaction to end';
 
 CREATE OR REPLACE VIEW revenue_sink.writer WITH (security_barrier) AS
@@ -102,29 +126,18 @@ CREATE OR REPLACE VIEW revenue_sink.writer WITH (security_barrier) AS
 				sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at
 				FROM revenue_sink.batch b
 				WHERE b.sink_id = w.sink_id AND b.job = w.job AND b.writer = w.writer) b ON true
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
 
 CREATE OR REPLACE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	SELECT s.name AS sink, p.job, p.writer, p.epoch, p.number, p.gid, p.prepared_at,
 		clock_timestamp() - p.prepared_at AS age, p.events, p.state
 	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
 
 DROP FUNCTION revenue_sink.may_see(regclass, regclass);
-
---
--- Privileges
---
-
--- Their triggers are what a sink knows its views by: nobody else can make one.
-REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
-
---
--- The sinks that there are get their marks and their home.
---
-
-SELECT revenue_sink.adopt_sink(name) FROM revenue_sink.sink_catalog;
+ALTER TABLE revenue_sink.sink_catalog DROP COLUMN fact, DROP COLUMN ingest, DROP COLUMN seen, DROP COLUMN spill,
+	DROP COLUMN delta, DROP COLUMN total;
 
 SELECT revenue_sink.start_worker();

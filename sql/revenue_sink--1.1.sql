@@ -6,7 +6,7 @@ GRANT USAGE ON SCHEMA revenue_sink TO PUBLIC;
 
 --
 -- Tables. Writers insert into them through the functions; nobody else does.
--- Column order is known to src/catalog.h.
+-- Column order is known to src/catalog.h, but for sink_catalog.
 --
 
 CREATE SEQUENCE revenue_sink.sink_id AS integer;
@@ -21,17 +21,11 @@ CREATE TABLE revenue_sink.sink_catalog (
 	max_future interval NOT NULL,
 	late_policy text NOT NULL,
 	on_bad_event text NOT NULL,
-	fact regclass NOT NULL,
-	ingest regclass NOT NULL,
-	seen regclass NOT NULL,
-	spill regclass NOT NULL,
-	delta regclass NOT NULL,
-	total regclass NOT NULL,
 	hash_key bytea NOT NULL,
 	encoding text,
 	sample bytea
 );
-COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings, views, tables and secret hash key';
+COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings and secret hash key';
 COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
 COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
 
@@ -127,6 +121,13 @@ CREATE TABLE revenue_sink.decision (
 ALTER TABLE revenue_sink.decision REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.decision (sink_id, job, writer, epoch, number);
 COMMENT ON TABLE revenue_sink.decision IS 'what has been decided of prepared batches: to commit, or to roll back';
+
+CREATE FUNCTION revenue_sink.note_copy()
+RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_note_copy';
+COMMENT ON FUNCTION revenue_sink.note_copy() IS 'trigger of sink_catalog: a sink that a subscription brings is a copy';
+CREATE TRIGGER note_copy AFTER INSERT ON revenue_sink.sink_catalog
+	FOR EACH ROW EXECUTE FUNCTION revenue_sink.note_copy();
+ALTER TABLE revenue_sink.sink_catalog ENABLE REPLICA TRIGGER note_copy;
 
 -- Names are looked up where no snapshot may be held, as reading a toasted one would.
 ALTER TABLE revenue_sink.epoch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
@@ -324,10 +325,14 @@ CREATE FUNCTION revenue_sink.counters(
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_counters';
 COMMENT ON FUNCTION revenue_sink.counters(text) IS 'what stat_sink shows of a sink''s tables and shared memory';
 
-CREATE FUNCTION revenue_sink.may_see(sink_id integer, fact regclass, ingest regclass)
+CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
-COMMENT ON FUNCTION revenue_sink.may_see(integer, regclass, regclass) IS
-	'may the current user read, write or own the sink with these views?';
+COMMENT ON FUNCTION revenue_sink.may_see(text) IS 'may the current user read, write or own the sink?';
+
+CREATE FUNCTION revenue_sink.relation_of(sink text, kind text)
+RETURNS regclass LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_relation_of';
+COMMENT ON FUNCTION revenue_sink.relation_of(text, text) IS
+	'a sink''s own view or table: fact, ingest, seen, spill, delta or total; NULL if it is gone';
 
 CREATE FUNCTION revenue_sink.sink_problem(sink text)
 RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_sink_problem';
@@ -339,11 +344,13 @@ COMMENT ON FUNCTION revenue_sink.start_worker() IS
 	'see that this database has its worker once the transaction has committed';
 
 CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
-	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode, s.fact, s.ingest,
+	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode,
+		revenue_sink.relation_of(s.name, 'fact') AS fact, revenue_sink.relation_of(s.name, 'ingest') AS ingest,
 		s.bucket, s.dedup_window, s.max_future, s.late_policy, s.on_bad_event,
 		revenue_sink.sink_problem(s.name) AS problem
-	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.ingest
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest) OR (SELECT pg_has_role(relowner, 'USAGE')
+	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
+		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
+	WHERE revenue_sink.may_see(s.name) OR (SELECT pg_has_role(relowner, 'USAGE')
 		FROM pg_catalog.pg_class WHERE oid = 'revenue_sink.sink_catalog'::regclass);
 COMMENT ON VIEW revenue_sink.sink IS
 	'the sinks that the current user may read, write or owns; for the extension''s owner all';
@@ -352,13 +359,14 @@ CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 	SELECT s.name AS sink, c.applied, c.duplicate, c.deferred, c.conflict, c.late, c.rejected, c.batches,
 		coalesce(t.horizon, c.horizon) AS horizon, t.watermark,
 		c.seen_events,
-		(pg_relation_size(s.seen) + pg_relation_size(s.spill))::bigint AS seen_bytes_disk,
+		(pg_relation_size(revenue_sink.relation_of(s.name, 'seen'))
+			+ pg_relation_size(revenue_sink.relation_of(s.name, 'spill')))::bigint AS seen_bytes_disk,
 		c.seen_bytes_memory, c.unmerged_deltas,
 		c.last_merge, c.index_state, c.index_percent, c.stats_since
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.stat_sink IS
 	'counters since stats_since, and the state of each sink that the current user may see';
 
@@ -368,7 +376,7 @@ CREATE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
 	FROM (SELECT DISTINCT ON (sink_id, digest) * FROM revenue_sink.rejected
 			ORDER BY sink_id, digest, rejected_at) r
 		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.rejected_event IS
 	'events set aside, one row an event and reason: conflict, late, or what was bad';
 
@@ -376,7 +384,7 @@ CREATE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,
 		now() - d.deferred_at AS age
 	FROM revenue_sink.deferred_event d JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.deferred IS 'events that wait for another transaction to end';
 
 CREATE VIEW revenue_sink.writer WITH (security_barrier) AS
@@ -393,14 +401,14 @@ CREATE VIEW revenue_sink.writer WITH (security_barrier) AS
 				sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at
 				FROM revenue_sink.batch b
 				WHERE b.sink_id = w.sink_id AND b.job = w.job AND b.writer = w.writer) b ON true
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
 
 CREATE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	SELECT s.name AS sink, p.job, p.writer, p.epoch, p.number, p.gid, p.prepared_at,
 		clock_timestamp() - p.prepared_at AS age, p.events, p.state
 	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
-	WHERE revenue_sink.may_see(s.id, s.fact, s.ingest);
+	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
 
 --

@@ -32,6 +32,7 @@
 #include "encoding.h"
 #include "home.h"
 #include "lock.h"
+#include "problem.h"
 #include "relations.h"
 #include "spi_util.h"
 #include "worker.h"
@@ -105,8 +106,8 @@ new_sink_id(void)
 		id = (int) rsink_spi_int64(0, 1, 0);
 		taken = rsink_spi(SPI_OK_SELECT,
 						  "SELECT FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND "
-						  "relname IN ('seen_%d', 'spill_%d', 'delta_%d', 'total_%d', 'home_%d')",
-						  id, id, id, id, id) > 0 ||
+						  "relname IN ('seen_%d', 'spill_%d', 'delta_%d', 'total_%d', 'home_%d', 'copy_%d')",
+						  id, id, id, id, id, id) > 0 ||
 			rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.sink_catalog WHERE id = %d", id) > 0;
 		for (int i = 0; i < RSINK_NSHARED_TABLES && !taken; i++)
 			taken = rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.%s WHERE sink_id IN (%d, -%d) LIMIT 1",
@@ -147,6 +148,7 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	int			id;
 
 	rsink_require_preload();
+	rsink_require_tables();
 	PreventCommandIfReadOnly("create_sink()");
 	require_one_of("mode", mode, "events", "totals");
 	totals = strcmp(mode, "totals") == 0;
@@ -190,13 +192,10 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_INSERT,
 			  "INSERT INTO revenue_sink.sink_catalog (id, name, mode, bucket, dedup_window, max_future, "
-			  "  late_policy, on_bad_event, fact, ingest, seen, spill, delta, total, hash_key, encoding, sample) "
-			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', %s::regclass, %s::regclass, "
-			  "  'revenue_sink.seen_%d', 'revenue_sink.spill_%d', 'revenue_sink.delta_%d', "
-			  "  'revenue_sink.total_%d', '\\x%s', '%s', '\\x%s')",
+			  "  late_policy, on_bad_event, hash_key, encoding, sample) "
+			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', '\\x%s', '%s', '\\x%s')",
 			  id, quote_literal_cstr(sink), mode, bucket, dedup_window, max_future,
-			  late_policy, on_bad_event, quote_literal_cstr(fact), quote_literal_cstr(ingest),
-			  id, id, id, id, hex.data, rsink_encoding_of_new_sinks(), rsink_sample_hex(key));
+			  late_policy, on_bad_event, hex.data, rsink_encoding_of_new_sinks(), rsink_sample_hex(key));
 	rsink_insert_arrival_rows(id, totals);
 	rsink_home_create(id, sink);
 	rsink_spi_end(&spi);
@@ -240,6 +239,30 @@ rsink_pass_on_tables(const RsinkSink *sink)
 				  psprintf("SELECT DISTINCT quote_ident(pg_get_userbyid(relowner)) FROM pg_class "
 						   "WHERE oid IN (%u, %u)", sink->fact, sink->ingest),
 				  "GRANT SELECT ON revenue_sink.%s, revenue_sink.%s, revenue_sink.%s TO %s");
+}
+
+/*
+ * Give the owners of the views the rights on the tables that they have lost, as
+ * by a restore without privileges. Caller holds the maintenance lock.
+ */
+void
+rsink_mend_rights(const RsinkSink *sink)
+{
+	const Oid	views[] = {sink->fact, sink->ingest};
+	const Oid	tables[] = {sink->delta, sink->total, sink->seen};
+	bool		lost = false;
+
+	for (int i = 0; i < lengthof(views); i++)
+		for (int j = 0; j < lengthof(tables); j++)
+			lost |= pg_class_aclcheck(tables[j], rsink_relation_owner(views[i]), ACL_SELECT) != ACLCHECK_OK;
+	if (lost)
+	{
+		RsinkSpi	spi;
+
+		rsink_spi_begin(&spi);
+		rsink_pass_on_tables(sink);
+		rsink_spi_end(&spi);
+	}
 }
 
 /*

@@ -11,5 +11,6 @@
 #include "sink.h"
 
 extern void rsink_pass_on_tables(const RsinkSink *sink);
+extern void rsink_mend_rights(const RsinkSink *sink);
 
 #endif							/* RSINK_ADMIN_H */

@@ -11,16 +11,21 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/extension.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
 
 #include "admin.h"
 #include "adopt.h"
 #include "argument.h"
+#include "catalog.h"
 #include "compat.h"
 #include "expire.h"
 #include "home.h"
@@ -31,52 +36,51 @@
 
 PG_FUNCTION_INFO_V1(revenue_sink_adopt_sink);
 PG_FUNCTION_INFO_V1(revenue_sink_sink_problem);
+PG_FUNCTION_INFO_V1(revenue_sink_note_copy);
 
-/* An Oid of the last result. */
+/*
+ * The view of just the sink's own tables that has no marks: of version 1.0, whose
+ * catalog names it, or one that has lost its triggers. The latter must belong to
+ * a role that may read the tables, as strangers may not. InvalidOid: there isn't
+ * any, or more than one.
+ */
 static Oid
-result_oid(int column)
+unmarked_view(const RsinkSink *sink, RsinkView which, bool updating)
 {
+	char	   *condition = updating ?
+		psprintf("EXISTS (SELECT FROM revenue_sink.sink_catalog s WHERE s.id = %d AND s.%s = c.oid)",
+				 sink->id, which == RSINK_FACT ? "fact" : "ingest") :
+		psprintf("has_table_privilege(c.relowner, %u, 'SELECT')", sink->seen);
 	bool		isnull;
 
-	return DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
+	if (rsink_spi(SPI_OK_SELECT,
+				  "SELECT c.oid FROM pg_class c WHERE c.relkind = 'v' AND %s AND "
+				  "  (SELECT array_agg(DISTINCT d.refobjid ORDER BY d.refobjid) FROM pg_rewrite r JOIN pg_depend d "
+				  "     ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid "
+				  "   WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> c.oid) = "
+				  "  (SELECT array_agg(DISTINCT o ORDER BY o) FROM unnest(ARRAY[%u, %u]::oid[]) AS o)", condition,
+				  which == RSINK_FACT ? sink->delta : sink->seen,
+				  which == RSINK_FACT ? sink->total : sink->seen) != 1)
+		return InvalidOid;
+	return DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 /*
- * Is the relation that the catalog names a view of the sink's own tables, as
- * version 1.0 made it, or as one is that has lost its triggers?
+ * See that the view bears the sink's marks. False: there is no such view. One
+ * without marks is believed if the extension's owner asks, and brought up to date.
  */
 static bool
-is_old_view(const RsinkSink *sink, RsinkView which, Oid relid)
-{
-	return rsink_spi(SPI_OK_SELECT,
-					 "SELECT FROM pg_class c WHERE c.oid = %u AND c.relkind = 'v' AND "
-					 "  (SELECT count(DISTINCT d.refobjid) FROM pg_rewrite r JOIN pg_depend d "
-					 "     ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid "
-					 "   WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass "
-					 "     AND d.refobjid IN (%u, %u)) = %d",
-					 relid, which == RSINK_FACT ? sink->delta : sink->seen,
-					 which == RSINK_FACT ? sink->total : sink->seen,
-					 which == RSINK_FACT ? 2 : 1) > 0;
-}
-
-/*
- * See that the view bears the sink's marks. False: there is no such view. One of
- * version 1.0 is believed if the extension's owner asks, and brought up to date.
- */
-static bool
-find_or_mark(const RsinkSink *sink, RsinkView which)
+find_or_mark(const RsinkSink *sink, RsinkView which, bool updating)
 {
 	Oid			relid;
 
 	if (OidIsValid(rsink_find_view(sink->id, which)))
 		return true;
-	rsink_spi(SPI_OK_SELECT, "SELECT fact::oid, ingest::oid FROM revenue_sink.sink_catalog WHERE id = %d",
-			  sink->id);
-	relid = result_oid(which == RSINK_FACT ? 1 : 2);
-	if (!is_old_view(sink, which, relid))
+	relid = unmarked_view(sink, which, updating);
+	if (!OidIsValid(relid))
 		return false;
 	if (which == RSINK_FACT)
-		rsink_create_fact(sink->id, sink->totals, rsink_view_name(relid));
+		rsink_replace_fact(sink->id, sink->totals, relid);
 	rsink_mark_view(sink->id, which, relid);
 	return true;
 }
@@ -96,21 +100,13 @@ note_encoding(const RsinkSink *sink, bool updating)
 }
 
 /*
- * Make the current database the home of a sink whose views bear its marks, in the
- * current transaction. Caller is connected by rsink_spi_begin() and holds the
- * maintenance lock.
+ * Make the current database the home of a sink, in the current transaction.
+ * Caller is connected by rsink_spi_begin() and holds the maintenance lock.
  */
 static void
 make_home(RsinkSink *sink)
 {
-	rsink_spi(SPI_OK_UPDATE,
-			  "UPDATE revenue_sink.sink_catalog SET fact = %u, ingest = %u, seen = 'revenue_sink.seen_%d', "
-			  "  spill = 'revenue_sink.spill_%d', delta = 'revenue_sink.delta_%d', total = 'revenue_sink.total_%d' "
-			  "WHERE id = %d",
-			  rsink_find_view(sink->id, RSINK_FACT), rsink_find_view(sink->id, RSINK_INGEST),
-			  sink->id, sink->id, sink->id, sink->id, sink->id);
-	if (!rsink_is_at_home(sink->id))
-		rsink_home_create(sink->id, sink->name);
+	rsink_home_create(sink->id, sink->name);
 	rsink_sink_changed();
 	CommandCounterIncrement();
 }
@@ -125,9 +121,9 @@ adopt(RsinkSink *sink, bool updating)
 {
 	char	   *missing = rsink_missing_relation(sink, false);
 
-	if (missing == NULL && !find_or_mark(sink, RSINK_FACT))
+	if (missing == NULL && !find_or_mark(sink, RSINK_FACT, updating))
 		missing = "the fact view is gone, or isn't the one that was made for the sink";
-	if (missing == NULL && !find_or_mark(sink, RSINK_INGEST))
+	if (missing == NULL && !find_or_mark(sink, RSINK_INGEST, updating))
 		missing = "the ingest view is gone, or isn't the one that was made for the sink";
 	if (missing != NULL)
 	{
@@ -153,6 +149,41 @@ adopt(RsinkSink *sink, bool updating)
 	rsink_pass_on_tables(rsink_sink_find(sink->name));
 }
 
+static void
+note_copy(int32 id, const char *sink)
+{
+	RsinkSpi	spi;
+
+	if (rsink_is_copy(id) && !rsink_is_at_home(id))
+		return;
+	rsink_spi_begin(&spi);
+	rsink_note_copy(id, sink);
+	rsink_spi_end(&spi);
+	rsink_sink_changed();
+}
+
+/*
+ * The trigger of the sink catalog for rows that a subscription brings: together
+ * with the row of a sink comes the note that not all of it is there.
+ */
+Datum
+revenue_sink_note_copy(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	bool		isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("revenue_sink.note_copy() is a row trigger of the sink catalog")));
+	desc = RelationGetDescr(trigger->tg_relation);
+	if (IsLogicalWorker())
+		note_copy(DatumGetInt32(heap_getattr(trigger->tg_trigtuple, Anum_catalog_id, desc, &isnull)),
+				  TextDatumGetCString(heap_getattr(trigger->tg_trigtuple, Anum_catalog_name, desc, &isnull)));
+	return PointerGetDatum(NULL);
+}
+
 /*
  * The worker's look at a sink that isn't in order: takes it in if it can be, in
  * the current transaction. Returns what is wrong with it, or NULL.
@@ -164,9 +195,14 @@ rsink_tend_problem(RsinkSink *sink)
 	char	   *missing;
 	RsinkSpi	spi;
 
-	if (sink->problem != RSINK_ASLEEP && (!streamed || rsink_is_at_home(sink->id)))
+	if (sink->problem != RSINK_ASLEEP && !streamed)
 		return rsink_sink_problem(sink);
 	if (streamed && !rsink_is_synchronized(sink))
+	{
+		note_copy(sink->id, sink->name);
+		return rsink_sink_problem(sink);
+	}
+	if (streamed && rsink_is_at_home(sink->id))
 		return rsink_sink_problem(sink);
 	if ((missing = rsink_home_missing(sink, streamed)) != NULL)
 		return streamed ? rsink_sink_problem(sink) : psprintf("it has not arrived whole: %s", missing);

@@ -19,25 +19,9 @@
 
 #define RSINK_SCHEMA "revenue_sink"
 
+/* An update drops columns of the sink catalog; the others are found by name. */
 #define Anum_catalog_id				1
 #define Anum_catalog_name			2
-#define Anum_catalog_mode			3
-#define Anum_catalog_bucket			4
-#define Anum_catalog_dedup_window	5
-#define Anum_catalog_max_future		6
-#define Anum_catalog_late_policy	7
-#define Anum_catalog_on_bad_event	8
-#define Anum_catalog_fact			9
-#define Anum_catalog_ingest			10
-#define Anum_catalog_seen			11
-#define Anum_catalog_spill			12
-#define Anum_catalog_delta			13
-#define Anum_catalog_total			14
-#define Anum_catalog_hash_key		15
-#define Natts_catalog_1_0			15	/* all that version 1.0 has */
-#define Anum_catalog_encoding		16
-#define Anum_catalog_sample			17
-#define Natts_catalog				17
 
 #define Anum_state_sink_id			1
 #define Anum_state_watermark		2

@@ -24,7 +24,10 @@
  *	- As many events in the revenue as were seen, or as many totals as there were.
  *
  * While a subscription writes to a sink it is a copy; it is whole as soon as each
- * table has been synchronized, and at home when it is let go.
+ * table has been synchronized, and at home when it is let go. Before, its tables
+ * are of different moments, and nothing in their rows shows it. So a trigger notes
+ * that a sink has come by a subscription, with another type, copy_N, which goes
+ * when the copy is whole.
  *
  * adopt_sink() takes a sink in on its owner's word, and says what is missing.
  *
@@ -57,28 +60,59 @@ const char *const rsink_shared_tables[RSINK_NSHARED_TABLES] = {
 /* A sink's own tables, as rsink_table_of() knows them. */
 static const char *const own_tables[] = {"seen", "spill", "delta", "total"};
 
-/* The type that stands for the home of a sink; InvalidOid if there is none. */
+/* A type that says something of a sink; InvalidOid if there is none. */
 static Oid
-home_type(int32 id)
+type_of(const char *kind, int32 id)
 {
 	char		name[NAMEDATALEN];
 
-	snprintf(name, sizeof(name), "home_%d", id);
+	snprintf(name, sizeof(name), "%s_%d", kind, id);
 	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum(name),
 						   ObjectIdGetDatum(get_namespace_oid(RSINK_SCHEMA, false)));
 }
 
-/*
- * Is the sink of this number at home in this database? A type that isn't the
- * extension's has come by a dump.
- */
-bool
-rsink_is_at_home(int32 id)
+/* Is there such a type of the extension's? One that isn't has come by a dump. */
+static bool
+has_type(const char *kind, int32 id)
 {
-	Oid			type = home_type(id);
+	Oid			type = type_of(kind, id);
 
 	return OidIsValid(type) &&
 		getExtensionOfObject(TypeRelationId, type) == get_extension_oid("revenue_sink", true);
+}
+
+static void
+create_type(const char *kind, int32 id, const char *comment)
+{
+	if (has_type(kind, id))
+		return;
+	if (!OidIsValid(type_of(kind, id)))
+		rsink_spi(SPI_OK_UTILITY, "CREATE TYPE revenue_sink.%s_%d AS ()", kind, id);
+	rsink_spi(SPI_OK_UTILITY, "COMMENT ON TYPE revenue_sink.%s_%d IS %s", kind, id, quote_literal_cstr(comment));
+	rsink_spi(SPI_OK_UTILITY, "ALTER EXTENSION revenue_sink ADD TYPE revenue_sink.%s_%d", kind, id);
+}
+
+static void
+drop_type(const char *kind, int32 id)
+{
+	if (has_type(kind, id))
+		rsink_spi(SPI_OK_UTILITY, "ALTER EXTENSION revenue_sink DROP TYPE revenue_sink.%s_%d", kind, id);
+	if (OidIsValid(type_of(kind, id)))
+		rsink_spi(SPI_OK_UTILITY, "DROP TYPE revenue_sink.%s_%d", kind, id);
+}
+
+/* Is the sink of this number at home in this database? */
+bool
+rsink_is_at_home(int32 id)
+{
+	return has_type("home", id);
+}
+
+/* Has a subscription brought this sink, and nobody seen yet that all of it is there? */
+bool
+rsink_is_copy(int32 id)
+{
+	return has_type("copy", id);
 }
 
 /*
@@ -88,21 +122,24 @@ rsink_is_at_home(int32 id)
 void
 rsink_home_create(int32 id, const char *sink)
 {
-	if (!OidIsValid(home_type(id)))
-		rsink_spi(SPI_OK_UTILITY, "CREATE TYPE revenue_sink.home_%d AS ()", id);
-	rsink_spi(SPI_OK_UTILITY, "COMMENT ON TYPE revenue_sink.home_%d IS %s", id,
-			  quote_literal_cstr(psprintf("sink %s is at home in this database", sink)));
-	rsink_spi(SPI_OK_UTILITY, "ALTER EXTENSION revenue_sink ADD TYPE revenue_sink.home_%d", id);
+	create_type("home", id, psprintf("sink %s is at home in this database", sink));
+	drop_type("copy", id);
 }
 
-/* Take the home of a sink away, if there is one. Likewise. */
+/* Take the home of a sink away, and what else is known of it. Likewise. */
 void
 rsink_home_drop(int32 id)
 {
-	if (rsink_is_at_home(id))
-		rsink_spi(SPI_OK_UTILITY, "ALTER EXTENSION revenue_sink DROP TYPE revenue_sink.home_%d", id);
-	if (OidIsValid(home_type(id)))
-		rsink_spi(SPI_OK_UTILITY, "DROP TYPE revenue_sink.home_%d", id);
+	drop_type("home", id);
+	drop_type("copy", id);
+}
+
+/* Note that a sink is a copy, of which not all may be there. Likewise. */
+void
+rsink_note_copy(int32 id, const char *sink)
+{
+	drop_type("home", id);
+	create_type("copy", id, psprintf("sink %s is a copy that nobody has seen whole", sink));
 }
 
 /* The subscription, one of them, that writes to this relation; or InvalidOid. */
@@ -337,9 +374,14 @@ contradiction(const RsinkSink *sink)
 char *
 rsink_missing_rows(const RsinkSink *sink, bool streamed)
 {
-	char	   *missing = missing_table(sink, streamed);
+	bool		is_copy = rsink_is_copy(sink->id);
+	char	   *missing = missing_table(sink, streamed || is_copy);
 
-	return missing ? missing : contradiction(sink);
+	if (missing == NULL)
+		missing = contradiction(sink);
+	if (missing == NULL && is_copy && !streamed)
+		missing = "it came by a subscription, and nobody has seen that all of its tables had been synchronized";
+	return missing;
 }
 
 /*
@@ -353,10 +395,10 @@ rsink_home_missing(const RsinkSink *sink, bool streamed)
 	char	   *missing;
 	RsinkSpi	spi;
 
-	if (sink->encoding < 0)
-		return "it comes from version 1.0, which doesn't say whether a sink is whole";
 	rsink_spi_begin(&spi);
 	missing = rsink_missing_relation(sink, true);
+	if (missing == NULL && sink->encoding < 0)
+		missing = "it comes from version 1.0, which doesn't say whether a sink is whole";
 	if (missing == NULL)
 		missing = rsink_missing_rows(sink, streamed);
 	if (missing != NULL)

@@ -34,6 +34,7 @@
 #include "apply.h"
 #include "compat.h"
 #include "ingest.h"
+#include "relations.h"
 #include "seen.h"
 #include "totals.h"
 #include "writer.h"
@@ -62,8 +63,15 @@ typedef struct Collected
 static Collected *collected;
 static ExecutorCheckPerms_hook_type next_check_perms;
 
+/* The number of the sink that a trigger is marked with; 0 if it isn't. */
+static int32
+marked_with(const Trigger *trigger)
+{
+	return trigger->tgnargs == 1 ? pg_strtoint32(trigger->tgargs[0]) : 0;
+}
+
 static Collected *
-collected_for(Oid view)
+collected_for(Oid view, const Trigger *trigger)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
 	MemoryContext context;
@@ -77,7 +85,7 @@ collected_for(Oid view)
 	c = MemoryContextAllocZero(context, sizeof(Collected));
 	c->view = view;
 	c->subid = subid;
-	c->sink = rsink_sink_by_ingest(view);
+	c->sink = rsink_sink_by_ingest(view, marked_with(trigger));
 	c->context = context;
 	c->rows = AllocSetContextCreate(context, "revenue_sink ingest rows", ALLOCSET_DEFAULT_SIZES);
 	c->next = collected;
@@ -194,7 +202,7 @@ revenue_sink_ingest(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("revenue_sink.ingest() is a trigger for INSERT on ingest views")));
-	c = collected_for(RelationGetRelid(trigger->tg_relation));
+	c = collected_for(RelationGetRelid(trigger->tg_relation), trigger->tg_trigger);
 	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
 	{
 		slot_getallattrs(trigger->tg_trigslot);

@@ -42,7 +42,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_start_worker);
 
 #define MAX_DATABASES	1024
 #define RESCAN_MS		60000
-#define LOOK_MS			5000
+#define LOOK_MS			1000
 #define YIELD_MS		1000
 #define MAX_BACKOFF_MS	60000
 
@@ -229,13 +229,13 @@ is_known(Oid db)
 	return known;
 }
 
-/* Databases whose sinks are in use have the extension. */
+/* Databases whose sinks are in use, or wait to be taken in, have the extension. */
 static void
 look_at_slots(void)
 {
-	for (int i = 0; i < rsink_max_sinks; i++)
+	for (int i = -1; i < rsink_max_sinks; i++)
 	{
-		Oid			db = rsink_shared_database(i);
+		Oid			db = i < 0 ? rsink_adoption_database() : rsink_shared_database(i);
 
 		if (!OidIsValid(db))
 			continue;

@@ -39,6 +39,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_seen);
 PG_FUNCTION_INFO_V1(revenue_sink_counters);
 PG_FUNCTION_INFO_V1(revenue_sink_may);
 PG_FUNCTION_INFO_V1(revenue_sink_may_see);
+PG_FUNCTION_INFO_V1(revenue_sink_relation_of);
 
 static RsinkSink *
 maintained_sink(FunctionCallInfo fcinfo, const char *call)
@@ -162,19 +163,31 @@ may_see(Oid fact, Oid ingest)
 }
 
 /*
- * may_see(sink_id, fact, ingest) -> boolean, for the views. Sinks of which a view
- * is gone, or isn't the sink's, are for nobody to see: the functions behind the
- * views would refuse them.
+ * may_see(sink) -> boolean, for the views. Sinks of which a view is gone are for
+ * nobody to see: the functions behind the views would refuse them.
  */
 Datum
 revenue_sink_may_see(PG_FUNCTION_ARGS)
 {
-	int32		id = PG_GETARG_INT32(0);
-	Oid			fact = PG_GETARG_OID(1);
-	Oid			ingest = PG_GETARG_OID(2);
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
-	PG_RETURN_BOOL(rsink_is_view_of(id, RSINK_FACT, fact) && rsink_is_view_of(id, RSINK_INGEST, ingest) &&
-				   may_see(fact, ingest));
+	PG_RETURN_BOOL(may_see(sink->fact, sink->ingest));
+}
+
+/*
+ * relation_of(sink, kind) -> regclass, for the views; NULL for one that is gone
+ */
+Datum
+revenue_sink_relation_of(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	const char *kind = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Oid			relid = strcmp(kind, "fact") == 0 ? sink->fact :
+		strcmp(kind, "ingest") == 0 ? sink->ingest : rsink_table_of(sink->id, kind);
+
+	if (!OidIsValid(relid))
+		PG_RETURN_NULL();
+	PG_RETURN_OID(relid);
 }
 
 /* may_see(fact, ingest) -> boolean, in tables of version 1.0 */

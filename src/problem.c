@@ -29,6 +29,20 @@ hashes_alike(RsinkSink *sink, const char *encoding, const bytea *sample)
 }
 
 /*
+ * Raise object_not_in_prerequisite_state where the extension's tables are of an
+ * older version.
+ */
+void
+rsink_require_tables(void)
+{
+	if (rsink_tables_are_old())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the tables of extension revenue_sink are of an older version than its library"),
+				 errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.")));
+}
+
+/*
  * Look what is wrong with a sink whose relations have been found, and prepare it
  * for hashing. The arguments are what the catalog says; both are NULL in what
  * comes from version 1.0.

@@ -3,10 +3,9 @@
  * relations.c
  *	  A sink's views and tables: how they are made, and known for its own.
  *
- * A number in the sink catalog proves nothing: after a restore it may be that
- * of anybody's relation. A table is the sink's if it bears the sink's number in
- * its name, in the extension's schema, and belongs to the extension's owner:
- * nobody else can make one there. A view is in a schema of the user's, may be
+ * The OID of a relation proves nothing: after a restore it is anybody's. A table is the sink's if it bears the sink's number in
+ * its name, in the extension's schema, and belongs to the extension's owner, or
+ * another superuser after a restore: nobody else can make one there. A view is in a schema of the user's, may be
  * renamed, moved and given away. So it bears a mark: triggers of a function
  * that only the extension's owner may make triggers of, with the number of the
  * sink as their argument. A dump takes them along.
@@ -103,11 +102,11 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 }
 
 /*
- * Make the fact view of a sink, or give it the definition of this version, as
- * the current user. The arrival row of the deltas isn't shown; see home.c.
+ * Make the fact view of a sink, as the current user; "view" is what follows CREATE
+ * OR REPLACE VIEW. The arrival row of the deltas isn't shown; see home.c.
  */
 void
-rsink_create_fact(int32 id, bool totals, const char *name)
+rsink_create_fact(int32 id, bool totals, const char *view)
 {
 	if (totals)
 		rsink_spi(SPI_OK_UTILITY,
@@ -119,7 +118,7 @@ rsink_create_fact(int32 id, bool totals, const char *name)
 				  "     SELECT * FROM revenue_sink.delta_%d WHERE minute > '-infinity') AS every) AS ranked "
 				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
 				  "  version IS NULL, epoch DESC, number DESC, sequence DESC) AS best "
-				  "ORDER BY minute, group_key, sequence DESC", name, id, id);
+				  "ORDER BY minute, group_key, sequence DESC", view, id, id);
 	else
 		rsink_spi(SPI_OK_UTILITY,
 				  "CREATE OR REPLACE VIEW %s AS SELECT minute, group_key, sum(revenue) AS revenue, "
@@ -127,7 +126,28 @@ rsink_create_fact(int32 id, bool totals, const char *name)
 				  "FROM (SELECT minute, group_key, revenue, events FROM revenue_sink.total_%d UNION ALL "
 				  "      SELECT minute, group_key, revenue, events FROM revenue_sink.delta_%d "
 				  "      WHERE minute > '-infinity') AS every "
-				  "GROUP BY minute, group_key", name, id, id);
+				  "GROUP BY minute, group_key", view, id, id);
+}
+
+/*
+ * Give a fact view the definition of this version, and leave it the names of its
+ * columns and its options.
+ */
+void
+rsink_replace_fact(int32 id, bool totals, Oid relid)
+{
+	char	   *columns;
+	char	   *options;
+
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+			  "  WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), "
+			  "  array_to_string(reloptions, ', ') FROM pg_class c WHERE oid = %u", relid);
+	columns = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	options = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	rsink_create_fact(id, totals,
+					  psprintf("%s (%s)%s", rsink_view_name(relid), columns,
+							   options ? psprintf(" WITH (%s)", options) : ""));
 }
 
 /* Make the ingest view of a sink, as the current user. */
@@ -240,23 +260,21 @@ has_argument(HeapTuple tuple, TupleDesc desc, int32 id)
 }
 
 /*
- * Is this relation a view with the marks of the sink? Reads the catalogs and
- * takes no lock on the view.
+ * Of which kinds are the triggers of a view that mark it as a sink's, or, if the
+ * number is 0, as any sink's? Reads the catalogs and takes no lock on the view.
  */
-bool
-rsink_is_view_of(int32 id, RsinkView which, Oid relid)
+static void
+find_marks(int32 id, RsinkView which, Oid relid, bool *of_row, bool *of_statement)
 {
 	Oid			function = mark_function(which);
-	int			wanted = which == RSINK_FACT ? 1 : 2;
-	bool		of_row = false;
-	bool		of_statement = false;
 	Relation	rel;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	if (!OidIsValid(function) || get_rel_relkind(relid) != RELKIND_VIEW)
-		return false;
+	*of_row = *of_statement = false;
+	if (!OidIsValid(function) || !OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_VIEW)
+		return;
 	rel = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relid));
@@ -265,19 +283,45 @@ rsink_is_view_of(int32 id, RsinkView which, Oid relid)
 	{
 		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		if (form->tgfoid != function || !has_argument(tuple, RelationGetDescr(rel), id))
+		if (form->tgfoid != function || (id > 0 && !has_argument(tuple, RelationGetDescr(rel), id)))
 			continue;
 		if (TRIGGER_FOR_ROW(form->tgtype))
-			of_row = true;
+			*of_row = true;
 		else
-			of_statement = true;
+			*of_statement = true;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return of_row + of_statement == wanted;
 }
 
-/* The view that bears the marks of a sink; InvalidOid if there is none. */
+/* Is this relation a view with the marks of the sink? */
+bool
+rsink_is_view_of(int32 id, RsinkView which, Oid relid)
+{
+	bool		of_row;
+	bool		of_statement;
+
+	find_marks(id, which, relid, &of_row, &of_statement);
+	return of_statement && of_row == (which == RSINK_INGEST);
+}
+
+/* Is this relation the ingest view of any sink? */
+bool
+rsink_is_ingest_view(Oid relid)
+{
+	bool		of_row;
+	bool		of_statement;
+
+	if (!OidIsValid(get_namespace_oid(RSINK_SCHEMA, true)))
+		return false;
+	find_marks(0, RSINK_INGEST, relid, &of_row, &of_statement);
+	return of_row;
+}
+
+/*
+ * The view that bears the marks of a sink; InvalidOid if there is none. Of several,
+ * as a restore beside a sink of the same number makes them, the oldest.
+ */
 Oid
 rsink_find_view(int32 id, RsinkView which)
 {
@@ -294,7 +338,7 @@ rsink_find_view(int32 id, RsinkView which)
 	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(function));
 	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
-	while (!OidIsValid(found) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
 		ScanKeyData key;
@@ -307,9 +351,13 @@ rsink_find_view(int32 id, RsinkView which)
 					ObjectIdGetDatum(form->objid));
 		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
 		trigger = systable_getnext(trigger_scan);
-		if (HeapTupleIsValid(trigger) && has_argument(trigger, RelationGetDescr(triggers), id) &&
-			rsink_is_view_of(id, which, ((Form_pg_trigger) GETSTRUCT(trigger))->tgrelid))
-			found = ((Form_pg_trigger) GETSTRUCT(trigger))->tgrelid;
+		if (HeapTupleIsValid(trigger) && has_argument(trigger, RelationGetDescr(triggers), id))
+		{
+			Oid			relid = ((Form_pg_trigger) GETSTRUCT(trigger))->tgrelid;
+
+			if ((!OidIsValid(found) || relid < found) && rsink_is_view_of(id, which, relid))
+				found = relid;
+		}
 		systable_endscan(trigger_scan);
 	}
 	systable_endscan(scan);
@@ -327,11 +375,14 @@ rsink_table_of(int32 id, const char *kind)
 
 	snprintf(name, sizeof(name), "%s_%d", kind, id);
 	relid = get_relname_relid(name, get_namespace_oid(RSINK_SCHEMA, false));
-	if (OidIsValid(relid) &&
-		(get_rel_relkind(relid) != RELKIND_RELATION ||
-		 rsink_relation_owner(relid) != rsink_relation_owner(rsink_catalog_relid("sink_catalog"))))
-		relid = InvalidOid;
-	return relid;
+	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION)
+	{
+		Oid			owner = rsink_relation_owner(relid);
+
+		if (owner == rsink_relation_owner(rsink_catalog_relid("sink_catalog")) || superuser_arg(owner))
+			return relid;
+	}
+	return InvalidOid;
 }
 
 /* The trigger of fact views. Raises object_not_in_prerequisite_state. */

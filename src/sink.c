@@ -124,27 +124,76 @@ rsink_interval_usecs(const Interval *interval, const char *what)
 	return usecs;
 }
 
-/*
- * Find the sink's relations, and look what is wrong with it. In tables of version
- * 1.0 the relations are those that the catalog names.
- */
-static void
-find_relations(RsinkSink *sink, const Datum *values)
+/* Are the extension's tables of an older version than this library? */
+bool
+rsink_tables_are_old(void)
 {
-	sink->fact = DatumGetObjectId(values[Anum_catalog_fact - 1]);
-	sink->ingest = DatumGetObjectId(values[Anum_catalog_ingest - 1]);
-	if (sink->problem == RSINK_OLD)
+	return get_attnum(rsink_catalog_relid("sink_catalog"), "encoding") == InvalidAttrNumber;
+}
+
+/* A column of the catalog, by its name; null where there is no such column. */
+static Datum
+catalog_column(HeapTuple tuple, TupleDesc desc, const char *column, bool *isnull)
+{
+	for (int i = 0; i < desc->natts; i++)
 	{
-		sink->seen = DatumGetObjectId(values[Anum_catalog_seen - 1]);
-		sink->spill = DatumGetObjectId(values[Anum_catalog_spill - 1]);
-		sink->delta = DatumGetObjectId(values[Anum_catalog_delta - 1]);
-		sink->total = DatumGetObjectId(values[Anum_catalog_total - 1]);
-		return;
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), column) == 0)
+			return heap_getattr(tuple, i + 1, desc, isnull);
 	}
+	*isnull = true;
+	return (Datum) 0;
+}
+
+static char *
+catalog_text(HeapTuple tuple, TupleDesc desc, const char *column)
+{
+	bool		isnull;
+	Datum		datum = catalog_column(tuple, desc, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(datum);
+}
+
+static int64
+catalog_interval(HeapTuple tuple, TupleDesc desc, const char *column)
+{
+	bool		isnull;
+
+	return rsink_interval_usecs(DatumGetIntervalP(catalog_column(tuple, desc, column, &isnull)), column);
+}
+
+static bytea *
+catalog_bytea(HeapTuple tuple, TupleDesc desc, const char *column)
+{
+	bool		isnull;
+	Datum		datum = catalog_column(tuple, desc, column, &isnull);
+
+	return isnull ? NULL : DatumGetByteaPP(datum);
+}
+
+/* The catalog of version 1.0 names a sink's relations. */
+static void
+believe_relations(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	sink->fact = DatumGetObjectId(catalog_column(tuple, desc, "fact", &isnull));
+	sink->ingest = DatumGetObjectId(catalog_column(tuple, desc, "ingest", &isnull));
+	sink->seen = DatumGetObjectId(catalog_column(tuple, desc, "seen", &isnull));
+	sink->spill = DatumGetObjectId(catalog_column(tuple, desc, "spill", &isnull));
+	sink->delta = DatumGetObjectId(catalog_column(tuple, desc, "delta", &isnull));
+	sink->total = DatumGetObjectId(catalog_column(tuple, desc, "total", &isnull));
+}
+
+/* Find the relations that are the sink's; mostly they are those of before. */
+static void
+find_relations(RsinkSink *sink)
+{
 	if (!rsink_is_view_of(sink->id, RSINK_FACT, sink->fact))
-		sink->fact = InvalidOid;
+		sink->fact = rsink_find_view(sink->id, RSINK_FACT);
 	if (!rsink_is_view_of(sink->id, RSINK_INGEST, sink->ingest))
-		sink->ingest = InvalidOid;
+		sink->ingest = rsink_find_view(sink->id, RSINK_INGEST);
 	sink->seen = rsink_table_of(sink->id, "seen");
 	sink->spill = rsink_table_of(sink->id, "spill");
 	sink->delta = rsink_table_of(sink->id, "delta");
@@ -154,33 +203,30 @@ find_relations(RsinkSink *sink, const Datum *values)
 static void
 fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		values[Natts_catalog];
-	bool		nulls[Natts_catalog];
-	bytea	   *key;
+	bytea	   *key = catalog_bytea(tuple, desc, "hash_key");
+	bool		isnull;
 
-	heap_deform_tuple(tuple, desc, values, nulls);
-	sink->id = DatumGetInt32(values[Anum_catalog_id - 1]);
-	sink->totals = strcmp(TextDatumGetCString(values[Anum_catalog_mode - 1]), "totals") == 0;
-	sink->apply_late = strcmp(TextDatumGetCString(values[Anum_catalog_late_policy - 1]), "apply") == 0;
-	sink->reject_bad = strcmp(TextDatumGetCString(values[Anum_catalog_on_bad_event - 1]), "reject") == 0;
-	sink->bucket = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_bucket - 1]), "bucket");
-	sink->dedup_window = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_dedup_window - 1]),
-											  "dedup_window");
-	sink->max_future = rsink_interval_usecs(DatumGetIntervalP(values[Anum_catalog_max_future - 1]),
-											"max_future");
-	key = DatumGetByteaPP(values[Anum_catalog_hash_key - 1]);
-	if (VARSIZE_ANY_EXHDR(key) != RSINK_HASH_KEY_BYTES)
+	sink->id = DatumGetInt32(heap_getattr(tuple, Anum_catalog_id, desc, &isnull));
+	sink->totals = strcmp(catalog_text(tuple, desc, "mode"), "totals") == 0;
+	sink->apply_late = strcmp(catalog_text(tuple, desc, "late_policy"), "apply") == 0;
+	sink->reject_bad = strcmp(catalog_text(tuple, desc, "on_bad_event"), "reject") == 0;
+	sink->bucket = catalog_interval(tuple, desc, "bucket");
+	sink->dedup_window = catalog_interval(tuple, desc, "dedup_window");
+	sink->max_future = catalog_interval(tuple, desc, "max_future");
+	if (key == NULL || VARSIZE_ANY_EXHDR(key) != RSINK_HASH_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("sink \"%s\" has a damaged hash key", sink->name)));
 	memcpy(sink->key, VARDATA_ANY(key), RSINK_HASH_KEY_BYTES);
-	sink->problem = desc->natts < Natts_catalog ? RSINK_OLD : RSINK_READY;
-	find_relations(sink, values);
-	if (sink->problem != RSINK_OLD)
-		sink->problem = rsink_find_problem(sink, nulls[Anum_catalog_encoding - 1] ? NULL :
-										   TextDatumGetCString(values[Anum_catalog_encoding - 1]),
-										   nulls[Anum_catalog_sample - 1] ? NULL :
-										   DatumGetByteaPP(values[Anum_catalog_sample - 1]));
+	if (rsink_tables_are_old())
+	{
+		sink->problem = RSINK_OLD;
+		believe_relations(sink, tuple, desc);
+		return;
+	}
+	find_relations(sink);
+	sink->problem = rsink_find_problem(sink, catalog_text(tuple, desc, "encoding"),
+									   catalog_bytea(tuple, desc, "sample"));
 }
 
 /*
@@ -468,7 +514,7 @@ rsink_sink_lookup_owned(const char *name)
 
 /* The name of the sink with this value in a column of the catalog, or NULL. */
 static char *
-sink_name_where(int attnum, Datum value)
+sink_name_where(const char *column, Datum value)
 {
 	Relation	rel = table_open(rsink_catalog_relid("sink_catalog"), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -480,7 +526,7 @@ sink_name_where(int attnum, Datum value)
 	{
 		bool		isnull;
 
-		if (heap_getattr(tuple, attnum, RelationGetDescr(rel), &isnull) == value && !isnull)
+		if (catalog_column(tuple, RelationGetDescr(rel), column, &isnull) == value && !isnull)
 			name = TextDatumGetCString(heap_getattr(tuple, Anum_catalog_name,
 													RelationGetDescr(rel), &isnull));
 	}
@@ -497,49 +543,34 @@ sink_name_where(int attnum, Datum value)
 RsinkSink *
 rsink_sink_by_id(int32 id)
 {
-	char	   *name = sink_name_where(Anum_catalog_id, Int32GetDatum(id));
+	char	   *name = sink_name_where("id", Int32GetDatum(id));
 
 	return name ? rsink_sink_lookup(name, RSINK_MAY_ANYTHING) : NULL;
 }
 
-/* Are the extension's tables of an older version than this library? */
-bool
-rsink_tables_are_old(void)
-{
-	Relation	rel = table_open(rsink_catalog_relid("sink_catalog"), AccessShareLock);
-	bool		old = RelationGetNumberOfAttributes(rel) < Natts_catalog;
-
-	table_close(rel, AccessShareLock);
-	return old;
-}
-
-/* Is this the ingest view of a sink? */
-bool
-rsink_is_ingest_view(Oid relid)
-{
-	return get_namespace_oid(RSINK_SCHEMA, true) != InvalidOid &&
-		sink_name_where(Anum_catalog_ingest, ObjectIdGetDatum(relid)) != NULL;
-}
-
 /*
- * The sink of an ingest view. The executor has checked the INSERT privilege.
- * Raises wrong_object_type for any other relation.
+ * The sink of an ingest view, whose trigger is marked with this number; 0: it isn't,
+ * as with version 1.0. The executor has checked the INSERT privilege. Raises
+ * wrong_object_type for any other relation.
  */
 RsinkSink *
-rsink_sink_by_ingest(Oid relid)
+rsink_sink_by_ingest(Oid relid, int32 id)
 {
-	char	   *name = sink_name_where(Anum_catalog_ingest, ObjectIdGetDatum(relid));
-	RsinkSink  *sink;
+	char	   *name = id > 0 ? sink_name_where("id", Int32GetDatum(id)) :
+		sink_name_where("ingest", ObjectIdGetDatum(relid));
+	RsinkSink  *sink = name ? rsink_sink_find(name) : NULL;
 
-	if (name == NULL)
+	rsink_require_preload();
+	if (sink != NULL)
+	{
+		require_ready(sink, RSINK_MAY_APPLY);
+		attach(sink);
+	}
+	if (sink == NULL || sink->ingest != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not the ingest view of a sink", get_rel_name(relid)),
 				 errhint("Its triggers belong to the views that revenue_sink.create_sink() makes.")));
-	rsink_require_preload();
-	sink = rsink_sink_find(name);
-	require_ready(sink, RSINK_MAY_APPLY);
-	attach(sink);
 	return sink;
 }
 

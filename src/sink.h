@@ -115,6 +115,7 @@ extern int	rsink_max_sinks;
 extern bool rsink_is_preloaded(void);
 extern void rsink_require_preload(void);
 extern void rsink_ask_for_adoption(void);
+extern Oid	rsink_adoption_database(void);
 extern uint32 rsink_adoptions_asked(void);
 extern Size rsink_shared_size(void);
 extern void rsink_shared_init(void);
@@ -132,12 +133,11 @@ extern RsinkSink *rsink_sink_find(const char *name);
 extern bool rsink_owns_extension(void);
 extern bool rsink_tables_are_old(void);
 extern RsinkSink *rsink_sink_by_id(int32 id);
-extern RsinkSink *rsink_sink_by_ingest(Oid relid);
+extern RsinkSink *rsink_sink_by_ingest(Oid relid, int32 id);
 extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);
 extern void rsink_sink_require_mode(const RsinkSink *sink, bool totals);
 extern void rsink_sink_changed(void);
 extern int64 rsink_interval_usecs(const Interval *interval, const char *what);
 extern void rsink_init_sink(void);
-extern bool rsink_is_ingest_view(Oid relid);
 
 #endif							/* RSINK_SINK_H */

@@ -30,6 +30,7 @@ typedef struct Slots
 {
 	LWLock		lock;			/* protects who has which slot */
 	pg_atomic_uint32 adoptions_asked;	/* see rsink_ask_for_adoption() */
+	pg_atomic_uint32 adoption_db;	/* in which that was done last */
 	RsinkShared slot[FLEXIBLE_ARRAY_MEMBER];
 } Slots;
 
@@ -76,6 +77,7 @@ rsink_shared_init(void)
 		memset(slots, 0, rsink_shared_size());
 		LWLockInitialize(&slots->lock, tranche);
 		pg_atomic_init_u32(&slots->adoptions_asked, 0);
+		pg_atomic_init_u32(&slots->adoption_db, InvalidOid);
 		for (int i = 0; i < rsink_max_sinks; i++)
 			LWLockInitialize(&slots->slot[i].lock, tranche);
 	}
@@ -86,7 +88,15 @@ rsink_shared_init(void)
 void
 rsink_ask_for_adoption(void)
 {
+	pg_atomic_write_u32(&slots->adoption_db, MyDatabaseId);
 	(void) pg_atomic_fetch_add_u32(&slots->adoptions_asked, 1);
+}
+
+/* The database in which somebody has asked, once for each time; or InvalidOid. */
+Oid
+rsink_adoption_database(void)
+{
+	return pg_atomic_exchange_u32(&slots->adoption_db, InvalidOid);
 }
 
 /* A number that changes whenever somebody asks. */

@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "admin.h"
 #include "adopt.h"
 #include "catalog.h"
 #include "checkpoint.h"
@@ -61,6 +62,12 @@
 
 /* Rounds between two foldings. */
 #define FOLD_ROUNDS		30
+
+/*
+ * Rounds between two looks whether the views' owners have their rights: some, as
+ * a restore that has brought all rows is about to give them itself.
+ */
+#define RIGHTS_ROUNDS	3
 
 /* Steps of a build in one transaction. */
 #define BUILD_STEPS		16
@@ -266,6 +273,15 @@ tend(Tended *t)
 	if (rsink_maintenance_lock(sink, false))
 		moved += rsink_pack(sink);
 	end_step();
+
+	if (t->rounds % RIGHTS_ROUNDS == RIGHTS_ROUNDS - 1)
+	{
+		begin_step("look at the rights of sink", t->name);
+		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+		if (rsink_maintenance_lock(sink, false))
+			rsink_mend_rights(sink);
+		end_step();
+	}
 
 	if (t->rounds++ % FOLD_ROUNDS == FOLD_ROUNDS - 1)
 	{

@@ -119,7 +119,7 @@ is(feed(0, 20000), '0|20000|0|0|0|0', 'nor is the first one disturbed');
 
 # A new file comes while the worker is about to settle: it builds the index, which
 # nobody else may do, and then settles.
-my $seen   = $node->safe_psql('postgres', q(SELECT seen FROM revenue_sink.sink_catalog WHERE name = 't'));
+my $seen   = $node->safe_psql('postgres', q(SELECT 'revenue_sink.seen_' || id FROM revenue_sink.sink_catalog WHERE name = 't'));
 my $holder = $node->background_psql('postgres');
 $holder->query_safe(q(BEGIN; SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1)));
 is($node->safe_psql('postgres', q(SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1))), 'deferred',

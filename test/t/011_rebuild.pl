@@ -130,7 +130,7 @@ SELECT revenue_sink.merge('t');
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:02+00']::timestamptz[], ARRAY[2]);
 SELECT revenue_sink.store_offsets('s', 'source', ARRAY[0], ARRAY[1000])));
 my ($versions, $totals) = split /,/, $node->safe_psql('postgres',
-	q(SELECT delta || ',' || total FROM revenue_sink.sink_catalog WHERE name = 't'));
+	q(SELECT format('revenue_sink.delta_%s,revenue_sink.total_%s', id, id) FROM revenue_sink.sink_catalog WHERE name = 't'));
 $node->safe_psql('postgres', "UPDATE $_ SET sequence = sequence + 1000000000000")
   foreach $versions, $totals, 'revenue_sink.committed_offset';
 $node->restart;
