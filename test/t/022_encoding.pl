@@ -140,7 +140,7 @@ BEGIN;
 SELECT revenue_sink.begin_batch('s', 'job/$name', 'w/$name', $s->{epoch}, 1);
 COMMIT;
 CALL revenue_sink.commit_prepared('$s->{gid}');
-SELECT revenue_sink.merge('s') > 0;
+SELECT revenue_sink.merge('s') >= 0;
 SELECT problem FROM revenue_sink.check('s'))),
 		"applied\nduplicate\nt|f\ncommitted\n10\nf\ncommitted\nt", "$what: a new event, the batch of before");
 	like(error_of($db, "SET client_encoding = '" . ($from eq 'SQL_ASCII' ? $from : 'UTF8') . "'; CALL revenue_sink.open_writer('s', 'job/$name', 'w/$name');\n"
