@@ -142,7 +142,7 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 	event_id = PG_GETARG_TEXT_PP(2);
 	if (!event_identity(sink, order_id, event_id, &fp))
 		PG_RETURN_BOOL(false);
-	if (sink->shared == NULL)
+	if (sink->shared == NULL || sink->problem != RSINK_READY)
 		PG_RETURN_BOOL(seen_by_scan(sink, &fp));
 	rsink_seen_begin(&seen, sink, false);
 	found = rsink_seen_state(&seen, &fp, &payload) == RSINK_ROW_COUNTED;
@@ -207,7 +207,7 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
 	Datum		values[RSINK_NSTATS + 8] = {0};
 	bool		nulls[RSINK_NSTATS + 8];
-	RsinkShared *shared = sink->shared;
+	RsinkShared *shared = sink->problem == RSINK_READY ? sink->shared : NULL;
 	int			n = RSINK_NSTATS;
 	RsinkSpi	spi;
 

@@ -357,10 +357,14 @@ attach(RsinkSink *sink)
 {
 	RsinkShared *shared = sink->shared;
 
-	/* nothing decided on a standby may outlive its promotion */
-	if (RecoveryInProgress() || sink->problem != RSINK_READY || !rsink_is_preloaded())
+	/*
+	 * Nothing decided on a standby may outlive its promotion. A transaction that
+	 * is at work on a sink keeps its slot, though it be broken meanwhile.
+	 */
+	if (RecoveryInProgress() || !rsink_is_preloaded())
 		sink->shared = NULL;
-	else if (shared == NULL || shared->db != MyDatabaseId || shared->seen != sink->seen)
+	else if (sink->problem == RSINK_READY &&
+			 (shared == NULL || shared->db != MyDatabaseId || shared->seen != sink->seen))
 		sink->shared = rsink_shared_attach(sink);
 }
 
@@ -452,9 +456,9 @@ require_ready(RsinkSink *sink, RsinkRight right)
 /*
  * Find a sink by its name and see that the current user has the right, and that
  * the sink is in order. The result stays valid until the end of the transaction,
- * though it may say what is committed later. ->shared is NULL on a standby,
- * where the library isn't preloaded, and for a sink that isn't in order, which
- * is for reading, and for RSINK_MAY_LOOK and RSINK_MAY_ANYTHING.
+ * though it may say what is committed later. ->shared is NULL on a standby and
+ * where the library isn't preloaded, and stands for nothing where ->problem isn't
+ * RSINK_READY, which can be for reading, RSINK_MAY_LOOK and RSINK_MAY_ANYTHING.
  *
  * Raises undefined_object for an unknown sink, insufficient_privilege,
  * object_not_in_prerequisite_state and configuration_limit_exceeded.

@@ -120,6 +120,23 @@ end_step(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/*
+ * Begin a step for a sink. NULL, and no step is begun, if the sink isn't in order
+ * any more: that may be so from any step to the next.
+ */
+static RsinkSink *
+begin_sink_step(const char *what, const char *name)
+{
+	RsinkSink  *sink;
+
+	begin_step(what, name);
+	sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+	if (sink->problem == RSINK_READY)
+		return sink;
+	end_step();
+	return NULL;
+}
+
 /* Is somebody waiting for this database to be left? */
 static bool
 in_the_way(void)
@@ -142,11 +159,11 @@ build_index(const char *name)
 
 	while (!done)
 	{
-		RsinkSink  *sink;
+		RsinkSink  *sink = begin_sink_step("build index of sink", name);
 		RsinkSeen	seen;
 
-		begin_step("build index of sink", name);
-		sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+		if (sink == NULL)
+			return;
 		if (sink->totals || sink->shared->built)
 			done = true;
 		else
@@ -194,16 +211,17 @@ static int64
 finish_decided(Tended *t)
 {
 	MemoryContext old = CurrentMemoryContext;
-	MemoryContext context = AllocSetContextCreate(old, "revenue_sink finish", ALLOCSET_SMALL_SIZES);
+	MemoryContext context;
 	List	   *due = NIL;
 	List	   *prepared;
 	ListCell   *lc;
-	RsinkSink  *sink;
+	RsinkSink  *sink = begin_sink_step("look at prepared batches of sink", t->name);
 	int64		finished = 0;
 
-	begin_step("look at prepared batches of sink", t->name);
+	if (sink == NULL)
+		return 0;
+	context = AllocSetContextCreate(old, "revenue_sink finish", ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(context);
-	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
 	prepared = rsink_prepared_list(sink, NULL, NULL);
 	foreach(lc, prepared)
 	{
@@ -242,8 +260,8 @@ tend(Tended *t)
 
 	build_index(t->name);
 
-	begin_step("merge sink", t->name);
-	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+	if ((sink = begin_sink_step("merge sink", t->name)) == NULL)
+		return moved;
 	if (rsink_maintenance_lock(sink, false))
 	{
 		if (!sink->totals)
@@ -262,31 +280,29 @@ tend(Tended *t)
 	}
 	end_step();
 
-	begin_step("expire sink", t->name);
-	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+	if ((sink = begin_sink_step("expire sink", t->name)) == NULL)
+		return moved;
 	if (rsink_maintenance_lock(sink, false))
 		moved += rsink_expire(sink);
 	end_step();
 
-	begin_step("pack sink", t->name);
-	sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
+	if ((sink = begin_sink_step("pack sink", t->name)) == NULL)
+		return moved;
 	if (rsink_maintenance_lock(sink, false))
 		moved += rsink_pack(sink);
 	end_step();
 
-	if (t->rounds % RIGHTS_ROUNDS == RIGHTS_ROUNDS - 1)
+	if (t->rounds % RIGHTS_ROUNDS == RIGHTS_ROUNDS - 1 &&
+		(sink = begin_sink_step("look at the rights of sink", t->name)) != NULL)
 	{
-		begin_step("look at the rights of sink", t->name);
-		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
 		if (rsink_maintenance_lock(sink, false))
 			rsink_mend_rights(sink);
 		end_step();
 	}
 
-	if (t->rounds++ % FOLD_ROUNDS == FOLD_ROUNDS - 1)
+	if (t->rounds++ % FOLD_ROUNDS == FOLD_ROUNDS - 1 &&
+		(sink = begin_sink_step("fold sink", t->name)) != NULL)
 	{
-		begin_step("fold sink", t->name);
-		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
 		if (rsink_maintenance_lock(sink, false))
 			rsink_fold(sink);
 		end_step();

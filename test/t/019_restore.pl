@@ -644,6 +644,23 @@ like(say_of('whole', 'DROP TYPE revenue_sink.home_1'), qr/^2BP01 /, 'the home is
 tamper('the home dropped', 'ALTER EXTENSION revenue_sink DROP TYPE revenue_sink.home_1; DROP TYPE revenue_sink.home_1',
 	qr/^it has not arrived whole: the rows of table "revenue_sink.\w+" came one by one/, $views);
 
+# A view goes while the worker is at work on the sink, between two of its steps.
+my ($worker) = worker_pids($target, 'whole');
+my $locker = $target->background_psql('whole');
+$locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event IN SHARE MODE');
+wait_until('the worker waits amid a round', sub {
+	$target->safe_psql('whole', q(SELECT revenue_sink.apply('s', 'amid', clock_timestamp()::text, '2024-03-01 10:01+00', 0) \g /dev/null
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker' AND datname = 'whole'
+	AND wait_event_type = 'Lock')) eq '1' });
+$target->safe_psql('whole', 'DROP TRIGGER revenue_sink_fact ON shop.revenue');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+wait_until('the worker has found it broken', sub {
+	slurp_file($target->logfile) =~ /LOG:  sink "s" is left alone: a view of the sink is gone(?!.*LOG:  sink "s")/s });
+is(join(' ', worker_pids($target, 'whole')), $worker, 'a view dropped amid a round: the worker lives');
+is(say_of('whole', "$views; SELECT problem FROM revenue_sink.sink; SELECT problem FROM revenue_sink.check('s')"), "\n\n",
+	'a view dropped amid a round: put right');
+
 # What has been restored, tampered with, expired and rewritten can be dumped again.
 $target->safe_psql('whole', q(
 BEGIN;
