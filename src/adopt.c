@@ -67,7 +67,7 @@ unmarked_view(const RsinkSink *sink, RsinkView which, bool updating)
 
 /*
  * See that the view bears the sink's marks. False: there is no such view. One
- * without marks is believed if the extension's owner asks, and brought up to date.
+ * without marks gets them, and the definition of this version.
  */
 static bool
 find_or_mark(const RsinkSink *sink, RsinkView which, bool updating)
