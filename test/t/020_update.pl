@@ -277,12 +277,15 @@ sub say_of
 }
 
 my $rests = qr/LOG:  the worker of revenue_sink rests in database "old"\n/;
-my $commits = q(SELECT xact_commit FROM pg_stat_database WHERE datname = 'old');
+my $round = q(SELECT state_change FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker' AND datname = 'old');
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '50ms'");
 $node->reload;
 $node->wait_for_log($rests);
-my $before = $node->safe_psql('postgres', $commits);
-$node->poll_query_until('postgres', "SELECT ($commits) > $before + 3") or die 'the worker makes no more rounds';
+foreach (1 .. 3)
+{
+	my $before = $node->safe_psql('postgres', $round);
+	$node->poll_query_until('postgres', "SELECT ($round) > '$before'") or die 'the worker makes no more rounds';
+}
 
 my @calls = (
 	"SELECT revenue_sink.apply('s', 'order-0', 'event-1', '2024-03-01 10:00:02+00', 1.25, 'shop-1')",
