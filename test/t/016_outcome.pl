@@ -84,4 +84,34 @@ like($stderr, qr/is 'rolled back'/, 'what was rolled back stays so');
 is(sql('SELECT sum(revenue), sum(events) FROM fact_revenue_1m'), '2|2', 'revenue');
 is(sql(q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');
 
+# On another server the transaction's id is another transaction's, which has
+# rolled back: the ledger knows better, and of what it doesn't know nothing is said.
+my $moved_gid = batch(20, "PREPARE TRANSACTION :'gid'");
+my $lost_gid  = batch(21, "PREPARE TRANSACTION :'gid'");
+is(sql("CALL revenue_sink.commit_prepared('$moved_gid')"), 'committed', 'before the move: committed');
+is(sql("CALL revenue_sink.rollback_prepared('$lost_gid')"), 'rolled back', 'before the move: rolled back');
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
+system_or_bail('pg_dump', '-Fc', '-d', $node->connstr('postgres'), '-f', $dump);
+
+my $moved = new_node('moved', start => 0, conf => "autovacuum = off\n");
+$file = $moved->data_dir . '/pg_xact/0002';
+open($out, '>', $file) or die "$file: $!";
+print $out "\0" x (32 * 8192);
+close $out;
+my ($moved_xid, $lost_xid) = map { /:(\d+):[0-9a-f]+$/ } $moved_gid, $lost_gid;
+command_ok([ 'pg_resetwal', '-x', $moved_xid, $moved->data_dir ], 'a server whose transactions are at these numbers');
+$moved->start;
+while ($moved->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())') <= $lost_xid)
+{
+	$moved->safe_psql('postgres', 'BEGIN; SELECT pg_current_xact_id(); ROLLBACK');
+}
+is($moved->safe_psql('postgres', "SELECT pg_xact_status('$moved_xid'), pg_xact_status('$lost_xid')"), 'aborted|aborted',
+	'and have rolled back');
+system_or_bail('pg_restore', '-d', $moved->connstr('postgres'), $dump);
+is($moved->safe_psql('postgres', qq(
+SELECT revenue_sink.apply('s', 'o', '20', '2024-03-01 10:01+00', 1);
+SELECT revenue_sink.outcome('$moved_gid'), revenue_sink.outcome('$lost_gid'))), "duplicate\ncommitted|unknown",
+	'the outcomes after the move');
+is($moved->safe_psql('postgres', "CALL revenue_sink.commit_prepared('$moved_gid')"), 'committed', 'commit_prepared() after the move');
+
 done_testing();

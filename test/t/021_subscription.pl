@@ -408,6 +408,7 @@ sql($torn, "ROLLBACK PREPARED 'late'");
 $torn->poll_query_until('postgres', q(
 SELECT srsubstate = 'f' FROM pg_subscription_rel WHERE srrelid = 'revenue_sink.committed_offset'::regclass))
   or die 'the late table is never copied';
+let_work($torn, 5);
 sql($torn, q(
 SET client_min_messages = warning;
 DROP SUBSCRIPTION sub;
