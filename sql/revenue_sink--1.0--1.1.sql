@@ -103,7 +103,7 @@ CREATE OR REPLACE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
 		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.rejected_event IS
-	'events set aside, one row an event and reason: conflict, late, or what was bad';
+	'events set aside, one row per event and reason: conflict, late, or what was bad';
 
 CREATE OR REPLACE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,
@@ -135,6 +135,9 @@ CREATE OR REPLACE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
+
+COMMENT ON FUNCTION revenue_sink."check"(text) IS
+	'compare index, pages, revenue and ledger: one row per disagreement. For the sink''s owner';
 
 DROP FUNCTION revenue_sink.may_see(regclass, regclass);
 ALTER TABLE revenue_sink.sink_catalog DROP COLUMN fact, DROP COLUMN ingest, DROP COLUMN seen, DROP COLUMN spill,

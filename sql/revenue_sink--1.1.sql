@@ -313,7 +313,7 @@ CREATE FUNCTION revenue_sink."check"(sink text)
 RETURNS TABLE (problem text)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_check';
 COMMENT ON FUNCTION revenue_sink."check"(text) IS
-	'compare index, pages, revenue and ledger: a row a disagreement. For the sink''s owner';
+	'compare index, pages, revenue and ledger: one row per disagreement. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.counters(
 	sink text,
@@ -378,7 +378,7 @@ CREATE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
 		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.rejected_event IS
-	'events set aside, one row an event and reason: conflict, late, or what was bad';
+	'events set aside, one row per event and reason: conflict, late, or what was bad';
 
 CREATE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,

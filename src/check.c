@@ -219,7 +219,7 @@ check_ledger(Check *check)
 }
 
 /*
- * check(sink) -> a row a disagreement
+ * check(sink) -> one row per disagreement
  *
  * Reads all pages of the sink; writers go on meanwhile.
  */

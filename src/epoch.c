@@ -7,9 +7,9 @@
  * A writer's current epoch is the highest of its own and the whole job's rows.
  * Rows are only inserted; the worker removes those that others supersede.
  *
- * The numbers are given by the server, or brought by the job. Those that the
- * server gives must be given once, by whatever copy of the sink; those that a job
- * brings are the job's to keep apart.
+ * An epoch's number comes from the server or from the job. The server never gives
+ * a number twice, not even when a restored copy of the sink gives numbers, too. A
+ * job that brings its numbers must itself see to it that none recurs.
  *
  *-------------------------------------------------------------------------
  */

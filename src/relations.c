@@ -62,26 +62,15 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 			  "  payload integer NOT NULL, event_time timestamptz NOT NULL)", id);
 	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d (hi, lo)", id);
 	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d USING brin (event_time)", id);
-	if (totals)
-	{
-		for (int i = 0; i < 2; i++)
-			rsink_spi(SPI_OK_UTILITY,
-					  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
-					  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, version bigint, "
-					  "  epoch bigint NOT NULL, number bigint NOT NULL, sequence bigint NOT NULL%s)",
-					  i == 0 ? "delta" : "total", id,
-					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
-	}
-	else
-	{
-		for (int i = 0; i < 2; i++)
-			rsink_spi(SPI_OK_UTILITY,
-					  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
-					  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, "
-					  "  events bigint NOT NULL%s)",
-					  i == 0 ? "delta" : "total", id,
-					  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
-	}
+	for (int i = 0; i < 2; i++)
+		rsink_spi(SPI_OK_UTILITY,
+				  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
+				  "  group_key text COLLATE \"C\" NOT NULL, revenue numeric NOT NULL, %s%s)",
+				  i == 0 ? "delta" : "total", id,
+				  totals ?
+				  "version bigint, epoch bigint NOT NULL, number bigint NOT NULL, sequence bigint NOT NULL" :
+				  "events bigint NOT NULL",
+				  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
 
 	/*
 	 * Deltas come nearly in order of their minutes, and live for a second: a

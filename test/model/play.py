@@ -553,7 +553,7 @@ class Sequence:
             elif reason != "rejected":
                 expected.add((reason,) + event[:3] + (Decimal(event.amount), event.group or ""))
         got = {row[:5] + (row[5] or "",) for row in rows}
-        # one row an event and reason: of several contents one may stand for all
+        # one row per event and reason: of several contents one may stand for all
         if not got <= expected or {row[:3] for row in got} != {row[:3] for row in expected}:
             self.same("rejected_event", sorted(got - expected, key=repr), sorted(expected - got, key=repr))
 

@@ -22,14 +22,6 @@ sub sql
 	return $node->safe_psql('postgres', $sql);
 }
 
-sub error_of
-{
-	my ($sql) = @_;
-	my (undef, undef, $stderr) = $node->psql('postgres', $sql);
-
-	return $stderr;
-}
-
 # So many batches of an event each, numbered in steps.
 sub batches
 {
@@ -95,13 +87,13 @@ sql("CALL revenue_sink.commit_prepared('$late')");
 wait_for_rows('batch', 'gaps', 10001);
 is(sql(begin('gaps', 1, 102000)), 'f', 'a late number is known');
 is(sql(begin('gaps', 1, 2020)), 'f', 'so is the earliest that is kept');
-like(error_of(begin('gaps', 1, $_)), qr/ERROR:  batch $_ of writer "w" is below the last one of epoch 1/,
+like(error_of($node, 'postgres', begin('gaps', 1, $_)), qr/ERROR:  \w+: batch $_ of writer "w" is below the last one of epoch 1/,
 	"what became of number $_ isn't guessed")
   foreach 10, 2010, 2015, 102005;
 is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'gaps')), '102010|10201', 'all events count');
 is(sql("SELECT revenue_sink.outcome('$late')"), 'committed', 'the outcome of a late one');
 is(sql("SELECT revenue_sink.outcome('$early')"), 'unknown', 'the outcome of a forgotten one');
-like(error_of("CALL revenue_sink.commit_prepared('$early')"), qr/is 'unknown'/, 'nor is it called committed');
+like(error_of($node, 'postgres', "CALL revenue_sink.commit_prepared('$early')"), qr/is 'unknown'/, 'nor is it called committed');
 batches('gaps', 1, 102020, 10, 5);
 wait_for_rows('batch', 'gaps', 10001);
 is(sql(q(SELECT number - last FROM revenue_sink.batch WHERE job = 'gaps' AND number > last)), '1',
@@ -116,7 +108,7 @@ my $given_up = prepare('held', 10);
 sql("CALL revenue_sink.rollback_prepared('$given_up')");
 batches('none', 1, 301, 1, 100);
 wait_for_rows('batch', 'none', 1);
-like(error_of(begin('held', 1, 10)), qr/was prepared in epoch 1 and rolled back/,
+like(error_of($node, 'postgres', begin('held', 1, 10)), qr/was prepared in epoch 1 and rolled back/,
 	'one to roll back keeps its number from being begun again');
 sql("CALL revenue_sink.recover('s', 'held', NULL, 2)");
 wait_for_rows('decision', 'held', 0);
@@ -125,7 +117,7 @@ is(sql("SELECT revenue_sink.outcome('$held')"), 'rolled back', 'what was held');
 # Decided on, and then rolled back by hand: a row inserted by hand plays the part
 # of a decision whose call died.
 sql(q(INSERT INTO revenue_sink.decision SELECT id, 'held', 'w', 2, 7, '3', true, now() FROM revenue_sink.sink_catalog));
-like(error_of(begin('held', 2, 7)), qr/was prepared in epoch 2 and rolled back/,
+like(error_of($node, 'postgres', begin('held', 2, 7)), qr/was prepared in epoch 2 and rolled back/,
 	'a decision never reaches another batch of its number');
 
 # An epoch that is over goes as a whole when the window has passed.
@@ -150,7 +142,7 @@ is(sql(q(SELECT string_agg(writer || ' ' || epoch, ', ' ORDER BY epoch) FROM rev
 sql(q(UPDATE revenue_sink.batch SET ended_at = now() - interval '31 days' WHERE job = 'names'));
 wait_for_rows('batch', 'names', 0);
 wait_for_rows('epoch', 'names', 1);
-like(error_of(begin('names', $epochs[1], 2, 'w2')), qr/writer "w2" of job "names" has no epoch/, 'a forgotten one opens an epoch first');
+like(error_of($node, 'postgres', begin('names', $epochs[1], 2, 'w2')), qr/writer "w2" of job "names" has no epoch/, 'a forgotten one opens an epoch first');
 cmp_ok(sql("CALL revenue_sink.open_writer('s', 'names', 'w4')"), '>', $epochs[2], 'and gets one that nobody had');
 
 # Where the whole job has been opened, too, what a silent writer has fenced off
@@ -162,7 +154,7 @@ cmp_ok($epochs[2], '>', $epochs[1], 'and another one above that');
 sql(q(UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job = 'mixed'));
 batches('none', 1, 401, 1, 100);
 wait_for_rows('batch', 'none', 1);
-like(error_of(begin('mixed', $epochs[0], 1, 'w1')), qr/epoch $epochs[0] of writer "w1" of job "mixed" has been fenced off/,
+like(error_of($node, 'postgres', begin('mixed', $epochs[0], 1, 'w1')), qr/epoch $epochs[0] of writer "w1" of job "mixed" has been fenced off/,
 	'a zombie of the job');
 is(sql(begin('mixed', $epochs[1], 1, 'w1')), 't', 'the living one');
 

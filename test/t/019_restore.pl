@@ -160,12 +160,8 @@ sub restore
 sub say_of
 {
 	my ($db, $sql) = @_;
-	my (undef, $out, $err) = $target->psql($db,
-		"\\set VERBOSITY verbose\nSET client_min_messages = error;\n$sql", on_error_stop => 1);
 
-	return $out unless $err =~ /ERROR:  (\w+): (.*)/;
-	my ($state, $message) = ($1, $2);
-	return $err =~ /DETAIL:  (.*)/ ? "$state $message: $1" : "$state $message";
+	return answer_of($target, $db, $sql, 'DETAIL');
 }
 
 # A caller who tries an event of the dump.

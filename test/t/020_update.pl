@@ -268,12 +268,8 @@ foreach my $number (8 .. 10)
 sub say_of
 {
 	my ($db, $sql) = @_;
-	my (undef, $out, $err) = $node->psql($db,
-		"\\set VERBOSITY verbose\nSET client_min_messages = error;\n$sql", on_error_stop => 1);
 
-	return $out unless $err =~ /ERROR:  (\w+): (.*)/;
-	my ($state, $message) = ($1, $2);
-	return $err =~ /HINT:  (.*)/ ? "$state $message: $1" : "$state $message";
+	return answer_of($node, $db, $sql, 'HINT');
 }
 
 my $rests = qr/LOG:  the worker of revenue_sink rests in database "old"\n/;

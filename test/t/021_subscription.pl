@@ -33,15 +33,6 @@ sub look
 	return join '', ($node->psql('postgres', $sql))[ 1, 2 ];
 }
 
-# The sqlstate and the text of the error that a statement ends with.
-sub error_of
-{
-	my ($node, $sql) = @_;
-	my (undef, undef, $stderr) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql", on_error_stop => 0);
-
-	return $stderr;
-}
-
 # A server with the publisher's schema and nothing in its tables.
 sub new_copy
 {
@@ -136,6 +127,23 @@ sub apply_errors
 
 	return join '', sql($node, 'SELECT * FROM pg_stat_subscription_stats WHERE apply_error_count + sync_error_count > 0'),
 	  $log =~ /^.*ERROR: .*\n(?=.*CONTEXT:  (?:processing remote data|COPY ))/mg;
+}
+
+# A copy with all tables but one, whose rows wait for a lock of a prepared transaction.
+sub copy_lacking
+{
+	my ($name, $table, $gid) = @_;
+	my $node = new_copy($name);
+
+	sql($node, qq(
+BEGIN;
+LOCK TABLE revenue_sink.$table IN SHARE MODE;
+PREPARE TRANSACTION '$gid'));
+	subscribe($node, 'sub', '');
+	$node->poll_query_until('postgres', q(
+SELECT count(*) FILTER (WHERE srsubstate <> 'r') = 1 AND count(*) > 10 FROM pg_subscription_rel))
+	  or die 'the other tables are never synchronized';
+	return $node;
 }
 
 # ----------------------------------------------------------------------
@@ -267,7 +275,7 @@ foreach my $call (
 	q(SELECT revenue_sink.alter_sink('s', '2 days')),
 	q(SELECT revenue_sink.adopt_sink('s')))
 {
-	like(error_of($copy, $call), $copied, 'refused: ' . ($call =~ s/\n.*//sr));
+	like(error_of($copy, 'postgres', $call), $copied, 'refused: ' . ($call =~ s/\n.*//sr));
 }
 my $looks = q(
 SELECT revenue_sink.seen('s', 'order-333', 'evt-999'), revenue_sink.seen('s', 'order-333', 'evt-998'),
@@ -336,7 +344,7 @@ my $moved = $next;
 is(sql($copy, q(SELECT next_offset FROM revenue_sink.offsets('s'))), $next, 'where to go on');
 my $opened = sql($copy, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
 cmp_ok($opened, '>', $epoch, 'a new epoch');
-like(error_of($copy, "SELECT revenue_sink.begin_batch('s', 'job', 'w', $epoch, $number + 1)"), qr/ERROR:  RS001:/,
+like(error_of($copy, 'postgres', "SELECT revenue_sink.begin_batch('s', 'job', 'w', $epoch, $number + 1)"), qr/ERROR:  RS001:/,
 	'the one of before is fenced off');
 is(batch($copy, $opened, $next - 300, $next), '0|300|0|0|0|0', 'a replay counts nothing');
 stream($copy, $opened, 5);
@@ -364,15 +372,7 @@ is(differences($publisher, 'postgres', truth => truth($next) . $others), '', 'th
 # The subscription goes in the middle of the initial synchronization: the copy of
 # one table waits for a lock.
 
-my $partial = new_copy('partial');
-sql($partial, q(
-BEGIN;
-LOCK TABLE revenue_sink.epoch IN SHARE MODE;
-PREPARE TRANSACTION 'lock'));
-subscribe($partial, 'sub', '');
-$partial->poll_query_until('postgres', q(
-SELECT count(*) FILTER (WHERE srsubstate <> 'r') = 1 AND count(*) > 10 FROM pg_subscription_rel))
-  or die 'the other tables are never synchronized';
+my $partial = copy_lacking('partial', 'epoch', 'lock');
 let_work($partial, 15);
 is(problem($partial, 's'), 'it is a copy, written by subscription "sub"', 'a copy that is not whole');
 sql($partial, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
@@ -381,7 +381,7 @@ is(problem($partial, $_), $asleep, "what sink $_ lacks") foreach qw(s t);
 sql($partial, "ROLLBACK PREPARED 'lock'");
 let_work($partial, 15);
 is(problem($partial, 's'), $asleep, 'it stays asleep');
-like(error_of($partial, q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
+like(error_of($partial, 'postgres', q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
 	qr/ERROR:  55000: sink "s" cannot be used in this database\nDETAIL:  It has not arrived whole: .*epoch.*\nHINT:  .*adopt_sink/,
 	'and refuses calls');
 isnt(sql($partial, 'SELECT count(*) FROM fact_revenue_1m'), '0', 'readers may look at what there is');
@@ -389,15 +389,7 @@ $partial->stop;
 
 # The same, but the table that is late has already come, of a later commit than
 # the others: taken in like this, events would be skipped by their offsets.
-my $torn = new_copy('torn');
-sql($torn, q(
-BEGIN;
-LOCK TABLE revenue_sink.committed_offset IN SHARE MODE;
-PREPARE TRANSACTION 'late'));
-subscribe($torn, 'sub', '');
-$torn->poll_query_until('postgres', q(
-SELECT count(*) FILTER (WHERE srsubstate <> 'r') = 1 AND count(*) > 10 FROM pg_subscription_rel))
-  or die 'the other tables are never synchronized';
+my $torn = copy_lacking('torn', 'committed_offset', 'late');
 sql($torn, q(
 BEGIN;
 LOCK TABLE revenue_sink.seen_1, revenue_sink.batch IN SHARE MODE;
@@ -435,10 +427,10 @@ is(look($binary, $looks), look($publisher, $looks), 'binary: the rest reads alik
 is(look($binary, q(SELECT problem FROM revenue_sink.sink WHERE sink = 's')), 'it is a copy, written by subscription "sub"; it is whole', 'binary: it says that it is a copy');
 sql($binary, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
 is(look($binary, 'SELECT problem FROM revenue_sink.sink ORDER BY sink'), "\n", 'binary: it becomes a sink');
-is(error_of($binary, q(
+is(error_of($binary, 'postgres', q(
 INSERT INTO order_events VALUES ('order-666', 'evt-1999', '2024-03-01 10:33:19+00', 19.99, 'shop-1'))), '',
 	'binary: it can be written to');
-is(error_of($binary, q(
+is(error_of($binary, 'postgres', q(
 DO $$ BEGIN ASSERT revenue_sink.apply('s', 'order-666', 'evt-1999', '2024-03-01 10:33:19+00', 19.99, 'shop-1') = 'duplicate'; END $$;
 DO $$ BEGIN ASSERT (SELECT count(*) = 0 FROM revenue_sink.check('s')); END $$;
 DO $$ BEGIN ASSERT (SELECT count(*) = 0 FROM revenue_sink.check('t')); END $$)), '', 'binary: all is well with it');
@@ -455,7 +447,7 @@ catch_up($bare, 'sub');
 is(facts($bare), facts($publisher), 'not preloaded: the copy reads like the sink');
 is(look($bare, $looks), look($publisher, $looks), 'not preloaded: the rest reads alike, too');
 is(problem($bare, 's'), 'it is a copy, written by subscription "sub"', 'not preloaded: it says that it is a copy');
-like(error_of($bare, q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
+like(error_of($bare, 'postgres', q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
 	qr/HINT:.*shared_preload_libraries = 'revenue_sink'/, 'not preloaded: calls are refused');
 stream($publisher, $epoch, 1);
 catch_up($bare, 'sub');
@@ -489,10 +481,10 @@ catch_up($late, 'sub');
 sql($late, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
 $late->append_conf('postgresql.conf', q(shared_preload_libraries = 'revenue_sink'));
 $late->restart;
-like(error_of($late, q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
+like(error_of($late, 'postgres', q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
 	qr/ERROR:  55000: .*\nDETAIL:  It has not arrived whole: it came by a subscription, .*\nHINT:  .*adopt_sink/,
 	'never seen whole: calls are refused');
-like(error_of($late, q(SELECT revenue_sink.adopt_sink('s'))), qr/WARNING: .*may not be whole\nDETAIL:  It came by a subscription/,
+like(error_of($late, 'postgres', q(SELECT revenue_sink.adopt_sink('s'))), qr/WARNING: .*may not be whole\nDETAIL:  It came by a subscription/,
 	'never seen whole: adopt_sink() takes it in');
 is(sql($late, q(SELECT problem FROM revenue_sink.sink WHERE sink = 's')), '', 'never seen whole: it is a sink');
 $opened = sql($late, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
@@ -528,7 +520,7 @@ sql($late, q(
 SET client_min_messages = warning;
 DROP SUBSCRIPTION again;
 ROLLBACK PREPARED 'lock'));
-like(error_of($late, q(SELECT revenue_sink.apply('s', 'order-666', 'evt-1999', '2024-03-01 10:33:19+00', 19.99, 'shop-1'))),
+like(error_of($late, 'postgres', q(SELECT revenue_sink.apply('s', 'order-666', 'evt-1999', '2024-03-01 10:33:19+00', 19.99, 'shop-1'))),
 	qr/ERROR:  55000: .*\nDETAIL:  It has not arrived whole: .*seen_1/, 'again: it is no sink without its table');
 
 done_testing();

@@ -28,14 +28,6 @@ sub sql
 	return $node->safe_psql($db, "SET client_encoding = '$client';\n$sql");
 }
 
-sub error_of
-{
-	my ($db, $sql) = @_;
-	my (undef, undef, $stderr) = $node->psql($db, "\\set VERBOSITY verbose\n$sql", on_error_stop => 0);
-
-	return $stderr;
-}
-
 sub new_database
 {
 	my ($db, $encoding) = @_;
@@ -143,7 +135,7 @@ CALL revenue_sink.commit_prepared('$s->{gid}');
 SELECT revenue_sink.merge('s') >= 0;
 SELECT problem FROM revenue_sink.check('s'))),
 		"applied\nduplicate\nt|f\ncommitted\n10\nf\ncommitted\nt", "$what: a new event, the batch of before");
-	like(error_of($db, "SET client_encoding = '" . ($from eq 'SQL_ASCII' ? $from : 'UTF8') . "'; CALL revenue_sink.open_writer('s', 'job/$name', 'w/$name');\n"
+	like(error_of($node, $db, "SET client_encoding = '" . ($from eq 'SQL_ASCII' ? $from : 'UTF8') . "'; CALL revenue_sink.open_writer('s', 'job/$name', 'w/$name');\n"
 		. "SELECT revenue_sink.begin_batch('s', 'job/$name', 'w/$name', $s->{epoch}, 2)"), qr/ERROR:  RS001:/, "$what: the fence");
 }
 
@@ -162,7 +154,7 @@ foreach my $column (qw(order_id event_id group_key))
 {
 	my %value = (order_id => q('o'), event_id => q('e'), group_key => q('g'), $column => q('a' || chr(129)));
 
-	like(error_of('from_win1252', qq(
+	like(error_of($node, 'from_win1252', qq(
 SELECT * FROM revenue_sink.apply('strict', ARRAY['o', $value{order_id}], ARRAY['e-1', $value{event_id}],
 	'{2024-03-01 10:01+00,2024-03-01 10:01+00}', '{1,1}', ARRAY['g', $value{group_key}]))),
 		qr/ERROR:  \w+: .*position 2.*$column|ERROR:  \w+: .*$column.*position 2/s, "a byte that has no meaning: $column");
@@ -187,7 +179,7 @@ sub refused
 		"CALL revenue_sink.open_writer('$sink', 'job', 'w')",
 		"SELECT revenue_sink.adopt_sink('$sink')")
 	{
-		like(error_of($db, $call), qr/ERROR:  55000: sink "$sink" cannot be used in this database\nDETAIL:  .*$detail/,
+		like(error_of($node, $db, $call), qr/ERROR:  55000: sink "$sink" cannot be used in this database\nDETAIL:  .*$detail/,
 			"$what: refused: $call");
 	}
 	like(sql($db, "SELECT problem FROM revenue_sink.sink WHERE sink = '$sink'"), qr/$detail/, "$what: problem");
@@ -239,7 +231,7 @@ CREATE FUNCTION evil.convert(integer, integer, cstring, internal, integer, boole
 CREATE DEFAULT CONVERSION evil.conversion FOR 'LATIN1' TO 'UTF8' FROM evil.convert;
 CREATE OR REPLACE FUNCTION evil.convert(integer, integer, cstring, internal, integer, boolean) RETURNS integer
 	LANGUAGE c STRICT AS '$libdir/utf8_and_iso8859_1', 'utf8_to_iso8859_1'));
-like(error_of('from_latin1', q(
+like(error_of($node, 'from_latin1', q(
 SET search_path = evil, pg_catalog, public;
 SET client_encoding = 'LATIN1';
 SELECT convert('\xe9', 'LATIN1', 'UTF8'))), qr/ERROR/, 'a conversion that does not work');

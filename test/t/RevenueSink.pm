@@ -25,6 +25,8 @@ our @EXPORT = qw(
   wait_until
   worker_pids
   differences
+  error_of
+  answer_of
   build_client
 );
 
@@ -85,6 +87,28 @@ sub sink_table
 SELECT oid::regclass FROM pg_class
 WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'r'
   AND relname ~ '^${kind}_[0-9]+\$'));
+}
+
+# What psql writes to stderr, with sqlstates, when it goes on after errors.
+sub error_of
+{
+	my ($node, $db, $sql) = @_;
+	my (undef, undef, $stderr) = $node->psql($db, "\\set VERBOSITY verbose\n$sql", on_error_stop => 0);
+
+	return $stderr;
+}
+
+# What a statement comes to: its result, or the sqlstate and message of the error
+# with one part of it, DETAIL or HINT.
+sub answer_of
+{
+	my ($node, $db, $sql, $part) = @_;
+	my (undef, $stdout, $stderr) = $node->psql($db,
+		"\\set VERBOSITY verbose\nSET client_min_messages = error;\n$sql", on_error_stop => 1);
+
+	return $stdout unless $stderr =~ /ERROR:  (\w+): (.*)/;
+	my ($state, $message) = ($1, $2);
+	return $stderr =~ /$part:  (.*)/ ? "$state $message: $1" : "$state $message";
 }
 
 # The letter of a process's state, empty when there is no such process.
