@@ -100,6 +100,30 @@ FROM revenue_sink.sink_catalog WHERE name = 's' \gset
 ANALYZE :total_table, :delta_table;
 SELECT count(*) > 0 AS by_index FROM scans($$ SELECT * FROM fact_revenue_1m WHERE minute = '2024-03-01 10:01+00' $$) AS s
 WHERE s LIKE 'Index Scan%total_N%' OR s LIKE 'Bitmap Index Scan%total_N%';
+
+-- In a call of arrays, too: its groups are written more than once, and come again after that.
+SELECT applied FROM revenue_sink.apply('s', ARRAY(SELECT 'o' || i FROM generate_series(1, 140000) AS i), ARRAY(SELECT 'arrays' FROM generate_series(1, 140000)),
+	ARRAY(SELECT '2024-03-04 00:00+00'::timestamptz + i % 1000 * interval '1 minute' FROM generate_series(1, 140000) AS i),
+	ARRAY(SELECT 0.25 FROM generate_series(1, 140000)), ARRAY(SELECT 'k' || i % 70000 FROM generate_series(1, 140000) AS i));
+SELECT count(*), min(revenue), max(revenue), sum(revenue), min(events), max(events), sum(events) FROM fact_revenue_1m WHERE minute >= '2024-03-04 00:00+00';
+SELECT revenue_sink.merge('s') >= 70000 AS merged;
+SELECT count(*), min(revenue), max(revenue), sum(revenue), min(events), max(events), sum(events) FROM fact_revenue_1m WHERE minute >= '2024-03-04 00:00+00';
+
+-- Groups are told apart by all of their bytes and their length: these share the first ones.
+CREATE TABLE groups AS
+	SELECT row_number() OVER () AS i, repeat('x', n) || last AS key
+	FROM unnest('{0,1,7,8,15,16,17,31,32,63,64,255,256,1000}'::int[]) AS n, unnest(ARRAY['', 'a', 'b', 'aa', 'ab', 'é', ' ']) AS last;
+SELECT applied FROM revenue_sink.apply('s', ARRAY(SELECT i::text FROM groups ORDER BY i), ARRAY(SELECT 'groups' FROM groups),
+	ARRAY(SELECT '2024-03-03 10:01+00'::timestamptz FROM groups), ARRAY(SELECT i FROM groups ORDER BY i)::numeric[], ARRAY(SELECT key FROM groups ORDER BY i));
+SELECT count(*) AS groups, count(*) FILTER (WHERE revenue = expected AND events = 1) AS exact
+FROM fact_revenue_1m FULL JOIN (SELECT key AS group_key, sum(i) AS expected FROM groups GROUP BY 1) AS e USING (group_key)
+WHERE minute = '2024-03-03 10:01+00' OR minute IS NULL;
+SELECT revenue_sink.merge('s') >= 98 AS merged;
+SELECT count(*) AS groups, count(*) FILTER (WHERE revenue = expected AND events = 1) AS exact
+FROM fact_revenue_1m FULL JOIN (SELECT key AS group_key, sum(i) AS expected FROM groups GROUP BY 1) AS e USING (group_key)
+WHERE minute = '2024-03-03 10:01+00' OR minute IS NULL;
+DROP TABLE groups;
+
 SELECT * FROM revenue_sink.check('s');
 SELECT revenue_sink.drop_sink('s');
 DROP FUNCTION scans, pay;

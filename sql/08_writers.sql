@@ -158,11 +158,10 @@ SELECT batch('w1', 299, 6);
 \echo SQLSTATE :SQLSTATE
 SELECT batch('w1', 301, 6);
 \echo SQLSTATE :SQLSTATE
--- Not in a subtransaction, not twice, not after writing.
+-- In a subtransaction as anywhere (see 17_savepoints). Not twice, not after writing.
 BEGIN;
 SAVEPOINT one;
 SELECT batch('w1', 300, 6);
-\echo SQLSTATE :SQLSTATE
 ROLLBACK;
 DO $$
 BEGIN

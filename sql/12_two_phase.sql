@@ -160,9 +160,11 @@ ROLLBACK;
 BEGIN;
 SELECT batch('w1', 8);
 SAVEPOINT a;
-SELECT revenue_sink.pre_commit('s');
+-- no error: a savepoint may be there
+SELECT revenue_sink.pre_commit('s') AS early \gset
+RELEASE a;
+SELECT revenue_sink.pre_commit('s') = :'early' AS "the same again";
 ROLLBACK;
-\echo SQLSTATE :LAST_ERROR_SQLSTATE
 BEGIN;
 SELECT batch('w1', 8), revenue_sink.merge('s') >= 0;
 SELECT revenue_sink.pre_commit('s');

@@ -46,6 +46,10 @@ CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
 COMMENT ON FUNCTION revenue_sink.may_see(text) IS 'may the current user read, write or own the sink?';
 
+CREATE FUNCTION revenue_sink.may_dispose(sink text)
+RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_dispose';
+COMMENT ON FUNCTION revenue_sink.may_dispose(text) IS 'may the current user drop the sink, or adopt it?';
+
 CREATE FUNCTION revenue_sink.relation_of(sink text, kind text)
 RETURNS regclass LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_relation_of';
 COMMENT ON FUNCTION revenue_sink.relation_of(text, text) IS
@@ -75,8 +79,7 @@ CREATE OR REPLACE VIEW revenue_sink.sink WITH (security_barrier) AS
 		revenue_sink.sink_problem(s.name) AS problem
 	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
-	WHERE revenue_sink.may_see(s.name) OR (SELECT pg_has_role(relowner, 'USAGE')
-		FROM pg_catalog.pg_class WHERE oid = 'revenue_sink.sink_catalog'::regclass);
+	WHERE revenue_sink.may_see(s.name) OR revenue_sink.may_dispose(s.name);
 COMMENT ON VIEW revenue_sink.sink IS
 	'the sinks that the current user may read, write or owns; for the extension''s owner all';
 

@@ -6,7 +6,7 @@ GRANT USAGE ON SCHEMA revenue_sink TO PUBLIC;
 
 --
 -- Tables. Writers insert into them through the functions; nobody else does.
--- Column order is known to src/catalog.h, but for sink_catalog.
+-- Column order is known to src/catalog.h, but for sink_catalog; and so is that they are heaps.
 --
 
 CREATE SEQUENCE revenue_sink.sink_id AS integer;
@@ -24,7 +24,7 @@ CREATE TABLE revenue_sink.sink_catalog (
 	hash_key bytea NOT NULL,
 	encoding text,
 	sample bytea
-);
+) USING heap;
 COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings and secret hash key';
 COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
 COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
@@ -35,7 +35,7 @@ CREATE TABLE revenue_sink.sink_state (
 	horizon timestamptz,
 	expired bigint NOT NULL DEFAULT 0,
 	totals bigint NOT NULL DEFAULT 0
-);
+) USING heap;
 COMMENT ON TABLE revenue_sink.sink_state IS
 	'watermark, horizon, how many events were seen and have expired; of a sink in mode ''totals'' how many totals are merged';
 
@@ -47,7 +47,7 @@ CREATE TABLE revenue_sink.deferred_event (
 	amount numeric NOT NULL,
 	group_key text NOT NULL,
 	deferred_at timestamptz NOT NULL
-);
+) USING heap;
 ALTER TABLE revenue_sink.deferred_event REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.deferred_event (sink_id);
 COMMENT ON TABLE revenue_sink.deferred_event IS 'events that wait for another transaction to end';
@@ -62,7 +62,7 @@ CREATE TABLE revenue_sink.rejected (
 	amount numeric,
 	group_key text,
 	rejected_at timestamptz NOT NULL
-);
+) USING heap;
 ALTER TABLE revenue_sink.rejected REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.rejected (sink_id, digest);
 COMMENT ON TABLE revenue_sink.rejected IS 'the dead letters; see the view rejected_event';
@@ -74,7 +74,7 @@ CREATE TABLE revenue_sink.epoch (
 	epoch bigint NOT NULL,
 	opened_at timestamptz NOT NULL,
 	given boolean
-);
+) USING heap;
 ALTER TABLE revenue_sink.epoch REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.epoch (sink_id, job, writer);
 COMMENT ON TABLE revenue_sink.epoch IS 'epochs that were opened, for a writer or (NULL) a whole job';
@@ -90,7 +90,7 @@ CREATE TABLE revenue_sink.batch (
 	events bigint NOT NULL,
 	newest timestamptz,
 	ended_at timestamptz
-);
+) USING heap;
 ALTER TABLE revenue_sink.batch REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.batch (sink_id, job, writer, epoch, last);
 COMMENT ON TABLE revenue_sink.batch IS 'the ledger: batches number..last of a writer''s epoch';
@@ -103,7 +103,7 @@ CREATE TABLE revenue_sink.committed_offset (
 	epoch bigint NOT NULL,
 	number bigint NOT NULL,
 	sequence bigint NOT NULL
-);
+) USING heap;
 ALTER TABLE revenue_sink.committed_offset REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.committed_offset (sink_id, source, partition);
 COMMENT ON TABLE revenue_sink.committed_offset IS 'offsets of the sources; the highest (epoch, number, sequence) counts';
@@ -117,7 +117,7 @@ CREATE TABLE revenue_sink.decision (
 	xid xid NOT NULL,
 	commits boolean NOT NULL,
 	decided_at timestamptz NOT NULL
-);
+) USING heap;
 ALTER TABLE revenue_sink.decision REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.decision (sink_id, job, writer, epoch, number);
 COMMENT ON TABLE revenue_sink.decision IS 'what has been decided of prepared batches: to commit, or to roll back';
@@ -329,6 +329,10 @@ CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
 COMMENT ON FUNCTION revenue_sink.may_see(text) IS 'may the current user read, write or own the sink?';
 
+CREATE FUNCTION revenue_sink.may_dispose(sink text)
+RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_dispose';
+COMMENT ON FUNCTION revenue_sink.may_dispose(text) IS 'may the current user drop the sink, or adopt it?';
+
 CREATE FUNCTION revenue_sink.relation_of(sink text, kind text)
 RETURNS regclass LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_relation_of';
 COMMENT ON FUNCTION revenue_sink.relation_of(text, text) IS
@@ -350,8 +354,7 @@ CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
 		revenue_sink.sink_problem(s.name) AS problem
 	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
-	WHERE revenue_sink.may_see(s.name) OR (SELECT pg_has_role(relowner, 'USAGE')
-		FROM pg_catalog.pg_class WHERE oid = 'revenue_sink.sink_catalog'::regclass);
+	WHERE revenue_sink.may_see(s.name) OR revenue_sink.may_dispose(s.name);
 COMMENT ON VIEW revenue_sink.sink IS
 	'the sinks that the current user may read, write or owns; for the extension''s owner all';
 

@@ -13,15 +13,22 @@
 
 #include <sodium.h>
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
@@ -82,6 +89,12 @@ creation_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	RangeVar   *range = makeRangeVarFromNameList(textToQualifiedNameList(value));
 	Oid			schema = RangeVarGetCreationNamespace(range);
 
+	if (isAnyTempNamespace(schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("cannot create the view \"%s\" as a temporary one", range->relname),
+				 errdetail("A sink outlives the session in which it is made."),
+				 errhint("Name a schema that stays in the argument %s.", name)));
 	if (get_relname_relid(range->relname, schema) != InvalidOid)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
@@ -116,6 +129,39 @@ new_sink_id(void)
 	return id;
 }
 
+/*
+ * Give the row of a new sink its secret key. No SQL does it: the text of a
+ * statement gets into messages, logs and statistics.
+ */
+static void
+set_hash_key(int32 id, const unsigned char *key)
+{
+	Relation	rel = table_open(rsink_catalog_relid("sink_catalog"), RowExclusiveLock);
+	AttrNumber	column = get_attnum(RelationGetRelid(rel), "hash_key");
+	bytea	   *value = palloc(VARHDRSZ + RSINK_HASH_KEY_BYTES);
+	Datum	   *values = palloc0(RelationGetNumberOfAttributes(rel) * sizeof(Datum));
+	bool	   *nulls = palloc0(RelationGetNumberOfAttributes(rel) * sizeof(bool));
+	bool	   *replace = palloc0(RelationGetNumberOfAttributes(rel) * sizeof(bool));
+	ScanKeyData scan_key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	SET_VARSIZE(value, VARHDRSZ + RSINK_HASH_KEY_BYTES);
+	memcpy(VARDATA(value), key, RSINK_HASH_KEY_BYTES);
+	values[column - 1] = PointerGetDatum(value);
+	replace[column - 1] = true;
+	CommandCounterIncrement();
+	ScanKeyInit(&scan_key, Anum_catalog_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_catalog_id), true, SnapshotSelf, 1, &scan_key);
+	if (!HeapTupleIsValid(tuple = systable_getnext(scan)))
+		elog(ERROR, "the catalog row of the new sink is gone");
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
+	CatalogTupleUpdate(rel, &tuple->t_self, tuple);
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
 /* The OID of a relation whose name is qualified and quoted. */
 static Oid
 relation_named(const char *name)
@@ -142,7 +188,6 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	char	   *on_bad_event = text_argument(fcinfo, 8, "on_bad_event");
 	char	   *owner = GetUserNameFromId(GetUserId(), false);
 	unsigned char key[RSINK_HASH_KEY_BYTES];
-	StringInfoData hex;
 	bool		totals;
 	RsinkSpi	spi;
 	int			id;
@@ -167,16 +212,15 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	if (sodium_init() < 0)
 		elog(ERROR, "libsodium cannot be initialized");
 	randombytes_buf(key, sizeof(key));
-	initStringInfo(&hex);
-	for (int i = 0; i < RSINK_HASH_KEY_BYTES; i++)
-		appendStringInfo(&hex, "%02x", key[i]);
 
 	rsink_spi_begin(&spi);
 	if (rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.sink_catalog WHERE name = %s",
 				  quote_literal_cstr(sink)) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("sink \"%s\" already exists", sink)));
+				 errmsg("sink \"%s\" already exists", sink),
+				 rsink_sink_find(sink)->problem == RSINK_BROKEN ?
+				 errhint("What is left of it can be removed with revenue_sink.drop_sink().") : 0));
 	id = new_sink_id();
 	rsink_create_tables(id, totals, owner);
 	rsink_spi_end(&spi);
@@ -193,9 +237,10 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	rsink_spi(SPI_OK_INSERT,
 			  "INSERT INTO revenue_sink.sink_catalog (id, name, mode, bucket, dedup_window, max_future, "
 			  "  late_policy, on_bad_event, hash_key, encoding, sample) "
-			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', '\\x%s', '%s', '\\x%s')",
+			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', '', '%s', '\\x%s')",
 			  id, quote_literal_cstr(sink), mode, bucket, dedup_window, max_future,
-			  late_policy, on_bad_event, hex.data, rsink_encoding_of_new_sinks(), rsink_sample_hex(key));
+			  late_policy, on_bad_event, rsink_encoding_of_new_sinks(), rsink_sample_hex(key));
+	set_hash_key(id, key);
 	rsink_insert_arrival_rows(id, totals);
 	rsink_home_create(id, sink);
 	rsink_spi_end(&spi);

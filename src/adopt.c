@@ -264,8 +264,8 @@ revenue_sink_adopt_sink(PG_FUNCTION_ARGS)
 }
 
 /*
- * sink_problem(sink) -> text, for the view sink: to whoever may see the sink, and
- * to the extension's owner
+ * sink_problem(sink) -> text, for the view sink: to whoever may see the sink, or
+ * dispose of it
  */
 Datum
 revenue_sink_sink_problem(PG_FUNCTION_ARGS)
@@ -273,7 +273,7 @@ revenue_sink_sink_problem(PG_FUNCTION_ARGS)
 	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	char	   *problem = NULL;
 
-	if (rsink_owns_extension() || rsink_sink_allows(sink, RSINK_MAY_LOOK))
+	if (rsink_may_dispose(sink) || rsink_sink_allows(sink, RSINK_MAY_LOOK))
 		problem = rsink_sink_problem(sink);
 	if (problem == NULL)
 		PG_RETURN_NULL();

@@ -14,8 +14,10 @@
 #include "access/transam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am.h"
+#include "commands/extension.h"
 #include "executor/tuptable.h"
 #include "storage/procarray.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -34,10 +36,17 @@ rsink_catalog_relid(const char *name)
 	Oid			relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 
 	if (!OidIsValid(relid))
+	{
+		Oid			extension = get_extension_oid("revenue_sink", true);
+
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("table \"%s.%s\" does not exist", RSINK_SCHEMA, name),
-				 errhint("Run CREATE EXTENSION revenue_sink in this database.")));
+				 !OidIsValid(extension) ? errhint("Run CREATE EXTENSION revenue_sink in this database.") :
+				 OidIsValid(schema) ? errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.") :
+				 errhint("The schema of the extension has been renamed; give it back the name \"%s\" with ALTER SCHEMA.",
+						 RSINK_SCHEMA)));
+	}
 	return relid;
 }
 
@@ -56,6 +65,22 @@ rsink_relation_owner(Oid relid)
 }
 
 /*
+ * Raise wrong_object_type for a table of another access method: rows are written
+ * as a heap has them.
+ */
+void
+rsink_require_heap(Relation rel)
+{
+	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("table \"%s\" is not a heap", RelationGetRelationName(rel)),
+				 errhint("Run ALTER TABLE %s SET ACCESS METHOD heap.",
+						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+													RelationGetRelationName(rel)))));
+}
+
+/*
  * Open a table and its indexes for inserting; takes RowExclusiveLock. Raises
  * undefined_object where its sink was dropped while we waited for the lock.
  */
@@ -68,6 +93,7 @@ rsink_table_open(RsinkTable *table, Oid relid)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the sink has just been dropped"),
 				 errhint("revenue_sink.sink lists the sinks of this database.")));
+	rsink_require_heap(table->rel);
 	table->indexes = CatalogOpenIndexes(table->rel);
 }
 
@@ -131,19 +157,35 @@ rsink_table_close(RsinkTable *table)
 }
 
 /*
+ * The whole transaction of which this one, in progress, is a part. Parents are
+ * known only of those that somebody's snapshot needs, so there must be one; and
+ * who is older than that isn't in progress.
+ */
+TransactionId
+rsink_topmost_xid(TransactionId xid)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	if (TransactionIdFollowsOrEquals(xid, TransactionXmin))
+		xid = SubTransGetTopmostTransaction(xid);
+	UnregisterSnapshot(snapshot);
+	return xid;
+}
+
+/*
  * Is this transaction a prepared one? Prepared transactions are those in
  * progress that no process runs, whose processes know their top-level ids only.
+ * In this order: one that a process has just ended isn't in progress any more.
  */
 bool
 rsink_xid_is_prepared(TransactionId xid)
 {
-	if (BackendXidGetPid(xid) != 0 || !TransactionIdIsInProgress(xid))
-		return false;
+	TransactionId top;
 
-	/* older ones than anyone's snapshot needs have no parent to be found */
-	if (TransactionIdIsNormal(TransactionXmin) && TransactionIdFollowsOrEquals(xid, TransactionXmin))
-		xid = SubTransGetTopmostTransaction(xid);
-	return BackendXidGetPid(xid) == 0;
+	if (!TransactionIdIsInProgress(xid))
+		return false;
+	top = rsink_topmost_xid(xid);
+	return BackendXidGetPid(top) == 0 && TransactionIdIsInProgress(top);
 }
 
 /* The open index of an open table whose first column is attnum. */

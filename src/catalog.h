@@ -124,12 +124,14 @@ typedef struct RsinkTable
 
 extern Oid	rsink_catalog_relid(const char *name);
 extern Oid	rsink_relation_owner(Oid relid);
+extern void rsink_require_heap(Relation rel);
 extern void rsink_table_open(RsinkTable *table, Oid relid);
 extern void rsink_table_open_named(RsinkTable *table, const char *name);
 extern void rsink_table_insert(RsinkTable *table, HeapTuple tuple);
 extern void rsink_table_insert_values(RsinkTable *table, Datum *values, bool *nulls);
 extern void rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n);
 extern void rsink_table_close(RsinkTable *table);
+extern TransactionId rsink_topmost_xid(TransactionId xid);
 extern bool rsink_xid_is_prepared(TransactionId xid);
 extern Oid	rsink_table_index(Relation rel, int attnum);
 extern Relation rsink_table_open_index(const RsinkTable *table, int attnum);

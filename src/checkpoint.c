@@ -78,11 +78,6 @@ revenue_sink_pre_commit(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("no batch of sink \"%s\" has begun in this transaction", sink->name),
 				 errhint("Call begin_batch() right after BEGIN.")));
-	if (IsSubTransaction())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("pre_commit() cannot be called in a subtransaction"),
-				 errhint("Release the savepoint first.")));
 	rsink_refuse_unpreparable();
 	if (max_prepared_xacts == 0)
 		ereport(ERROR,

@@ -44,6 +44,9 @@ typedef RangeTblEntry RsinkPermission;
 #define RSINK_CHECK_PERMS_ARGUMENTS permissions, raise
 #endif
 
+/* Of a database whose DROP was interrupted; 15.4 and 16 know it. */
+#define RSINK_DATCONNLIMIT_INVALID (-2)
+
 /* The next one of a sort, a copy. */
 #if PG_VERSION_NUM >= 160000
 #define rsink_tuplesort_getdatum(sort, value, isnull) \

@@ -25,6 +25,8 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "parser/analyze.h"
+#include "parser/parsetree.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -62,6 +64,7 @@ typedef struct Collected
 
 static Collected *collected;
 static ExecutorCheckPerms_hook_type next_check_perms;
+static post_parse_analyze_hook_type next_after_analysis;
 
 /* The number of the sink that a trigger is marked with; 0 if it isn't. */
 static int32
@@ -123,6 +126,25 @@ flush_events(Collected *c)
 	MemoryContextReset(c->rows);
 }
 
+/*
+ * Raise for a value in a column that the owner has added to the view: it is none
+ * of an event's, and would be lost.
+ */
+static void
+refuse_others(TupleTableSlot *slot, int columns)
+{
+	for (int i = columns; i < slot->tts_tupleDescriptor->natts; i++)
+	{
+		if (!slot->tts_isnull[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("column \"%s\" is not one of an ingest view",
+							NameStr(TupleDescAttr(slot->tts_tupleDescriptor, i)->attname)),
+					 errdetail("Its value would be lost."),
+					 errhint("Leave the column out, or write the value to a table of your own in the same transaction.")));
+	}
+}
+
 static const char *
 copy_text(Collected *c, TupleTableSlot *slot, int attnum, int32 *len)
 {
@@ -146,6 +168,7 @@ collect_event(Collected *c, TupleTableSlot *slot)
 {
 	RsinkEvent *event;
 
+	refuse_others(slot, 5);
 	if (c->events == NULL)
 		c->events = MemoryContextAlloc(c->context, COLLECT_ROWS * sizeof(RsinkEvent));
 	event = &c->events[c->n];
@@ -175,6 +198,7 @@ insert_total(Collected *c, TupleTableSlot *slot)
 	RsinkTable	versions;
 	RsinkTotal	total;
 
+	refuse_others(slot, 4);
 	total.minute_isnull = slot->tts_isnull[0];
 	total.minute = total.minute_isnull ? 0 : DatumGetTimestampTz(slot->tts_values[0]);
 	total.group_key = slot->tts_isnull[1] ? NULL : DatumGetTextPP(slot->tts_values[1]);
@@ -234,6 +258,40 @@ refuse_silent_loss(Oid relid, AclMode needed)
 						get_rel_name(relid)),
 				 errdetail("Its triggers don't fire then, and the events would be lost."),
 				 errhint("SET session_replication_role = origin, or call revenue_sink.apply().")));
+}
+
+/*
+ * ON CONFLICT with columns makes core look for a unique index, which an ingest
+ * view doesn't have; say what to write instead. This is asked of each statement,
+ * so it looks at what costs least first.
+ */
+static void
+refuse_conflict_columns(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->cteList)
+		refuse_conflict_columns(castNode(Query, lfirst_node(CommonTableExpr, lc)->ctequery));
+	if (query->commandType == CMD_INSERT && query->onConflict != NULL &&
+		(query->onConflict->action == ONCONFLICT_UPDATE || query->onConflict->arbiterElems != NIL))
+	{
+		RangeTblEntry *target = rt_fetch(query->resultRelation, query->rtable);
+
+		if (target->relkind == RELKIND_VIEW && rsink_is_ingest_view(target->relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("an ingest view takes no ON CONFLICT with columns, and no DO UPDATE"),
+					 errdetail("Events are deduplicated by (order_id, event_id) anyway."),
+					 errhint("Leave it out, or write ON CONFLICT DO NOTHING.")));
+	}
+}
+
+static void
+after_analysis(ParseState *pstate, Query *query, JumbleState *jstate)
+{
+	if (next_after_analysis)
+		next_after_analysis(pstate, query, jstate);
+	refuse_conflict_columns(query);
 }
 
 static bool
@@ -300,4 +358,6 @@ rsink_init_ingest(void)
 	RegisterSubXactCallback(subxact_callback, NULL);
 	next_check_perms = ExecutorCheckPerms_hook;
 	ExecutorCheckPerms_hook = check_perms;
+	next_after_analysis = post_parse_analyze_hook;
+	post_parse_analyze_hook = after_analysis;
 }

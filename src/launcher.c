@@ -8,6 +8,11 @@
  * database that came by other ways, as a copy, is noticed soon after the first
  * use of a sink. A worker that dies comes back, later each time it dies young.
  *
+ * Where max_worker_processes leaves fewer places than databases need, these take
+ * turns: a worker whose place is needed ends after its round, and its database
+ * is due again after worker_interval, or later if there was nothing to do. Those
+ * for whom somebody waits come first, then those who have waited longest.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -35,6 +40,7 @@
 
 #include "compat.h"
 #include "launcher.h"
+#include "settings.h"
 #include "sink.h"
 #include "worker.h"
 
@@ -45,6 +51,15 @@ PG_FUNCTION_INFO_V1(revenue_sink_start_worker);
 #define LOOK_MS			1000
 #define YIELD_MS		1000
 #define MAX_BACKOFF_MS	60000
+
+/* While databases take turns, the launcher looks so often, in ms. */
+#define TURN_LOOK_MS	200
+
+/* A database that had nothing to do is due after so many times worker_interval. */
+#define IDLE_TURNS		10
+
+/* So often, in ms, it is said that there are too few places. */
+#define COMPLAIN_MS		3600000
 
 typedef struct Database
 {
@@ -57,6 +72,7 @@ typedef struct Launcher
 {
 	slock_t		mutex;
 	Latch	   *latch;			/* of the running launcher, or NULL */
+	pg_atomic_uint32 waiting;	/* databases that are due and have no place */
 	int			n;
 	Database	database[MAX_DATABASES];
 } Launcher;
@@ -66,11 +82,23 @@ typedef struct Tracked
 {
 	BackgroundWorkerHandle *handle; /* of the running worker, or NULL */
 	TimestampTz started;
+	TimestampTz ended;
 	TimestampTz not_before;
 	int			backoff;		/* ms */
+	bool		idle;			/* had its last worker nothing to do? */
+	uint64		activity;		/* of its sinks, when that ended */
 } Tracked;
 
+/* A database that is due for a worker. */
+typedef struct Due
+{
+	int			i;
+	bool		urgent;			/* somebody waits for it */
+	TimestampTz since;
+} Due;
+
 static Launcher *launcher;
+static Oid	adoption_asked;		/* where somebody waits for a sink to be taken in */
 static bool wanted_at_commit;
 
 PGDLLEXPORT void revenue_sink_launcher_main(Datum arg);
@@ -93,6 +121,7 @@ rsink_worker_shmem_init(void)
 	{
 		memset(launcher, 0, sizeof(Launcher));
 		SpinLockInit(&launcher->mutex);
+		pg_atomic_init_u32(&launcher->waiting, 0);
 	}
 }
 
@@ -136,6 +165,13 @@ void
 rsink_worker_ended(Oid db, RsinkExit reason)
 {
 	note_database(db, reason != RSINK_EXIT_NOT_INSTALLED, reason, true);
+}
+
+/* Does a database wait for a place, such as that of the worker that asks? */
+bool
+rsink_worker_place_is_needed(void)
+{
+	return pg_atomic_read_u32(&launcher->waiting) > 0;
 }
 
 static void
@@ -233,9 +269,10 @@ is_known(Oid db)
 static void
 look_at_slots(void)
 {
+	adoption_asked = rsink_adoption_database();
 	for (int i = -1; i < rsink_max_sinks; i++)
 	{
-		Oid			db = i < 0 ? rsink_adoption_database() : rsink_shared_database(i);
+		Oid			db = i < 0 ? adoption_asked : rsink_shared_database(i);
 
 		if (!OidIsValid(db))
 			continue;
@@ -249,15 +286,28 @@ look_at_slots(void)
 	}
 }
 
+/*
+ * Can a worker connect to this database? *gone: it doesn't exist any more. Nobody
+ * connects to one that allows no connections, or whose DROP was interrupted.
+ */
 static bool
-database_exists(Oid db)
+can_connect(Oid db, bool *gone)
 {
-	bool		exists;
+	HeapTuple	tuple;
+	bool		can = false;
 
 	StartTransactionCommand();
-	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(db));
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(db));
+	*gone = !HeapTupleIsValid(tuple);
+	if (!*gone)
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		can = form->datallowconn && form->datconnlimit != RSINK_DATCONNLIMIT_INVALID;
+		ReleaseSysCache(tuple);
+	}
 	CommitTransactionCommand();
-	return exists;
+	return can;
 }
 
 /* Note databases that are new, and let go of those that are gone. */
@@ -297,50 +347,116 @@ scan_databases(Tracked *tracked)
 	}
 	SpinLockAcquire(&launcher->mutex);
 	for (int i = 0; i < launcher->n; i++)
-		if (tracked[i].handle == NULL && !list_member_oid(found, launcher->database[i].db))
-			launcher->database[i].db = InvalidOid;
+	{
+		if (tracked[i].handle != NULL || list_member_oid(found, launcher->database[i].db))
+			continue;
+		launcher->database[i].db = InvalidOid;
+		memset(&tracked[i], 0, sizeof(Tracked));
+	}
 	SpinLockRelease(&launcher->mutex);
 	list_free(found);
 }
 
-/* Look after one database; returns in how many ms to look again. */
-static long
-supervise(const Database *d, Tracked *t)
+/* See whether a database's worker has ended, and when the next one is due. */
+static void
+reap(const Database *d, Tracked *t)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	long		rest = YIELD_MS;
 	pid_t		pid;
 
-	if (t->handle != NULL && GetBackgroundWorkerPid(t->handle, &pid) == BGWH_STOPPED)
-	{
-		pfree(t->handle);
-		t->handle = NULL;
-		if (d->reason != RSINK_EXIT_CRASH)
-			t->backoff = YIELD_MS;
-		else if (TimestampDifferenceExceeds(t->started, now, MAX_BACKOFF_MS))
-			t->backoff = YIELD_MS;
-		else
-			t->backoff = Min(Max(t->backoff * 2, YIELD_MS), MAX_BACKOFF_MS);
-		t->not_before = TimestampTzPlusMilliseconds(now, t->backoff);
-	}
+	if (t->handle == NULL || GetBackgroundWorkerPid(t->handle, &pid) != BGWH_STOPPED)
+		return;
+	pfree(t->handle);
+	t->handle = NULL;
+	t->ended = now;
+	t->idle = d->reason == RSINK_EXIT_IDLE;
+	t->activity = rsink_shared_activity(d->db);
+	if (d->reason == RSINK_EXIT_TURN)
+		rest = rsink_worker_interval;
+	else if (t->idle)
+		rest = (long) rsink_worker_interval * IDLE_TURNS;
+	else if (d->reason == RSINK_EXIT_CRASH && !TimestampDifferenceExceeds(t->started, now, MAX_BACKOFF_MS))
+		rest = Min(Max(t->backoff * 2, YIELD_MS), MAX_BACKOFF_MS);
+	t->backoff = d->reason == RSINK_EXIT_CRASH ? rest : YIELD_MS;
+	t->not_before = TimestampTzPlusMilliseconds(now, rest);
+}
+
+/* Does somebody wait for the worker of this database? */
+static bool
+is_urgent(Oid db)
+{
+	return db == adoption_asked || rsink_shared_is_waited_for(db);
+}
+
+/*
+ * Is a database due for a worker? If it will be, *nap is shortened to the time,
+ * in ms, until then. One at rest for want of work is due when its sinks are used.
+ */
+static bool
+is_due(const Database *d, Tracked *t, long *nap)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		gone;
+
 	if (t->handle != NULL || !d->wanted || !OidIsValid(d->db))
-		return LOOK_MS;
-	if (now < t->not_before)
-		return TimestampDifferenceMilliseconds(now, t->not_before) + 1;
-	if (!database_exists(d->db))
+		return false;
+	if (t->idle && t->activity != rsink_shared_activity(d->db))
+		t->not_before = Min(t->not_before, TimestampTzPlusMilliseconds(t->ended, rsink_worker_interval));
+	if (now < t->not_before && !(t->idle && is_urgent(d->db)))
+	{
+		*nap = Min(*nap, t->idle ? TURN_LOOK_MS : TimestampDifferenceMilliseconds(now, t->not_before) + 1);
+		return false;
+	}
+	if (can_connect(d->db, &gone))
+		return true;
+	if (gone)
 	{
 		note_database(d->db, false, RSINK_EXIT_NOT_INSTALLED, false);
-		return LOOK_MS;
+		rsink_release_database(d->db);
 	}
-	t->started = now;
-	t->handle = start_worker(d->db);
-	if (t->handle == NULL)
+	return false;
+}
+
+static int
+compare_due(const void *a, const void *b)
+{
+	const Due  *x = a;
+	const Due  *y = b;
+
+	if (x->urgent != y->urgent)
+		return x->urgent ? -1 : 1;
+	return x->since < y->since ? -1 : x->since > y->since;
+}
+
+/* Start workers for those that are due, as far as there are places. */
+static void
+start_due(Due *due, int n, Tracked *tracked)
+{
+	static TimestampTz complained = 0;
+	int			started = 0;
+
+	qsort(due, n, sizeof(Due), compare_due);
+	for (; started < n; started++)
 	{
-		ereport(LOG,
-				(errmsg("revenue_sink could not start a worker for database %u", d->db),
-				 errhint("Raise max_worker_processes.")));
-		t->not_before = TimestampTzPlusMilliseconds(now, MAX_BACKOFF_MS);
+		Tracked    *t = &tracked[due[started].i];
+		Oid			db;
+
+		SpinLockAcquire(&launcher->mutex);
+		db = launcher->database[due[started].i].db;
+		SpinLockRelease(&launcher->mutex);
+		if ((t->handle = start_worker(db)) == NULL)
+			break;
+		t->started = GetCurrentTimestamp();
 	}
-	return LOOK_MS;
+	pg_atomic_write_u32(&launcher->waiting, n - started);
+	if (started < n && TimestampDifferenceExceeds(complained, GetCurrentTimestamp(), COMPLAIN_MS))
+	{
+		complained = GetCurrentTimestamp();
+		ereport(LOG,
+				(errmsg("workers of revenue_sink take turns, as there are too few places for them"),
+				 errhint("Raise max_worker_processes by %d or more.", n - started)));
+	}
 }
 
 static void
@@ -356,6 +472,7 @@ void
 revenue_sink_launcher_main(Datum arg)
 {
 	Tracked    *tracked;
+	Due		   *due;
 	TimestampTz scanned = 0;
 
 	/* a reload of the moments before this is caught up with, not missed */
@@ -363,8 +480,10 @@ revenue_sink_launcher_main(Datum arg)
 	ConfigReloadPending = true;
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	rsink_pin_session();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	tracked = MemoryContextAllocZero(TopMemoryContext, MAX_DATABASES * sizeof(Tracked));
+	due = MemoryContextAlloc(TopMemoryContext, MAX_DATABASES * sizeof(Due));
 	MemoryContextSwitchTo(TopMemoryContext);
 	before_shmem_exit(forget_latch, (Datum) 0);
 	SpinLockAcquire(&launcher->mutex);
@@ -375,6 +494,7 @@ revenue_sink_launcher_main(Datum arg)
 	{
 		long		nap = LOOK_MS;
 		int			n;
+		int			ndue = 0;
 
 		if (TimestampDifferenceExceeds(scanned, GetCurrentTimestamp(), RESCAN_MS))
 		{
@@ -392,8 +512,17 @@ revenue_sink_launcher_main(Datum arg)
 			SpinLockAcquire(&launcher->mutex);
 			d = launcher->database[i];
 			SpinLockRelease(&launcher->mutex);
-			nap = Min(nap, supervise(&d, &tracked[i]));
+			reap(&d, &tracked[i]);
+			if (is_due(&d, &tracked[i], &nap))
+			{
+				due[ndue].i = i;
+				due[ndue].urgent = is_urgent(d.db);
+				due[ndue++].since = tracked[i].ended;
+			}
 		}
+		start_due(due, ndue, tracked);
+		if (rsink_worker_place_is_needed())
+			nap = Min(nap, TURN_LOOK_MS);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 nap, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -39,6 +39,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_seen);
 PG_FUNCTION_INFO_V1(revenue_sink_counters);
 PG_FUNCTION_INFO_V1(revenue_sink_may);
 PG_FUNCTION_INFO_V1(revenue_sink_may_see);
+PG_FUNCTION_INFO_V1(revenue_sink_may_dispose);
 PG_FUNCTION_INFO_V1(revenue_sink_relation_of);
 
 static RsinkSink *
@@ -172,6 +173,13 @@ revenue_sink_may_see(PG_FUNCTION_ARGS)
 	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
 	PG_RETURN_BOOL(may_see(sink->fact, sink->ingest));
+}
+
+/* may_dispose(sink) -> boolean, for the view sink, which shows also what is broken */
+Datum
+revenue_sink_may_dispose(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(rsink_may_dispose(rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 }
 
 /*

@@ -178,12 +178,16 @@ find_in_progress(ScanKeyData *keys, int nkeys, const RsinkGid *gid)
 		Datum		values[Natts_ledger];
 		bool		nulls[Natts_ledger];
 		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+		TransactionId xmax = HeapTupleHeaderGetRawXmax(tuple->t_data);
+		TransactionId xid;
 		RsinkPrepared *p;
 
+		if (!TransactionIdIsValid(dirty.xmin) && !TransactionIdIsCurrentTransactionId(xmin))
+			continue;
+
 		/* the version that the transaction itself has replaced doesn't count */
-		if ((!TransactionIdIsValid(dirty.xmin) && !TransactionIdIsCurrentTransactionId(xmin)) ||
-			(gid != NULL && xmin != XidFromFullTransactionId(gid->xid)) ||
-			HeapTupleHeaderGetRawXmax(tuple->t_data) == xmin)
+		xid = rsink_topmost_xid(xmin);
+		if ((gid != NULL && xid != XidFromFullTransactionId(gid->xid)) || xmax == xmin || xmax == xid)
 			continue;
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		if (gid != NULL && !is_batch_of(gid, values))
@@ -194,7 +198,7 @@ find_in_progress(ScanKeyData *keys, int nkeys, const RsinkGid *gid)
 		p->epoch = DatumGetInt64(values[Anum_ledger_epoch - 1]);
 		p->number = DatumGetInt64(values[Anum_ledger_number - 1]);
 		p->events = DatumGetInt64(values[Anum_ledger_events - 1]);
-		p->xid = xmin;
+		p->xid = xid;
 		batches = lappend(batches, p);
 	}
 	systable_endscan(scan);

@@ -65,6 +65,18 @@ rsink_find_problem(RsinkSink *sink, const char *encoding, const bytea *sample)
 	return RSINK_READY;
 }
 
+/* Which relation of a broken sink isn't there? */
+static char *
+broken_relation(const RsinkSink *sink)
+{
+	const char *table = !OidIsValid(sink->seen) ? "seen" : !OidIsValid(sink->spill) ? "spill" :
+		!OidIsValid(sink->delta) ? "delta" : "total";
+
+	if (!OidIsValid(sink->fact) || !OidIsValid(sink->ingest))
+		return pstrdup("a view of the sink is gone, or isn't the one that was made for it");
+	return psprintf("table \"revenue_sink.%s_%d\" is gone, or is not a heap that was made for the sink", table, sink->id);
+}
+
 /*
  * What is wrong with a sink, as a sentence without a full stop; NULL: nothing.
  * For one that is asleep this reads its tables.
@@ -81,8 +93,7 @@ rsink_sink_problem(const RsinkSink *sink)
 		case RSINK_OLD:
 			return "the extension's tables are of an older version than its library";
 		case RSINK_BROKEN:
-			return psprintf("%s of the sink is gone, or isn't the one that was made for it",
-							OidIsValid(sink->fact) && OidIsValid(sink->ingest) ? "a table" : "a view");
+			return broken_relation(sink);
 		case RSINK_FOREIGN:
 			return sink->encoding == GetDatabaseEncoding() || OidIsValid(sink->conversion) ?
 				pstrdup("this server hashes events in another way than the one that made the sink") :

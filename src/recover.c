@@ -67,7 +67,7 @@ open_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
 		if (TransactionIdIsValid(dirty.xmin) && !rsink_xid_is_prepared(dirty.xmin) &&
 			heap_attisnull(tuple, Anum_ledger_ended_at, desc) &&
 			DatumGetInt64(heap_getattr(tuple, Anum_ledger_epoch, desc, &isnull)) < epoch)
-			xids = lappend_int(xids, (int) dirty.xmin);
+			xids = lappend_int(xids, (int) rsink_topmost_xid(dirty.xmin));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

@@ -20,6 +20,7 @@
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_proc.h"
@@ -355,23 +356,27 @@ rsink_find_view(int32 id, RsinkView which)
 	return found;
 }
 
-/* A sink's table of a kind ("seen", "total"); InvalidOid if it isn't there. */
+/* A sink's table of a kind ("seen", "total"), a heap; InvalidOid if it isn't there. */
 Oid
 rsink_table_of(int32 id, const char *kind)
 {
 	char		name[NAMEDATALEN];
 	Oid			relid;
+	HeapTuple	tuple;
+	Form_pg_class form;
+	bool		ours;
 
 	snprintf(name, sizeof(name), "%s_%d", kind, id);
 	relid = get_relname_relid(name, get_namespace_oid(RSINK_SCHEMA, false));
-	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION)
-	{
-		Oid			owner = rsink_relation_owner(relid);
-
-		if (owner == rsink_relation_owner(rsink_catalog_relid("sink_catalog")) || superuser_arg(owner))
-			return relid;
-	}
-	return InvalidOid;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	form = (Form_pg_class) GETSTRUCT(tuple);
+	ours = form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
+		(form->relowner == rsink_relation_owner(rsink_catalog_relid("sink_catalog")) ||
+		 superuser_arg(form->relowner));
+	ReleaseSysCache(tuple);
+	return ours ? relid : InvalidOid;
 }
 
 /* The trigger of fact views. Raises object_not_in_prerequisite_state. */

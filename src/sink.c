@@ -25,6 +25,8 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -293,6 +295,49 @@ rsink_owns_extension(void)
 	return has_privs_of_role(GetUserId(), rsink_relation_owner(rsink_catalog_relid("sink_catalog")));
 }
 
+/*
+ * Has the current user the rights of a role to which the sink's table was given to
+ * read? That is who owns the views, and who has owned them where they are gone.
+ */
+static bool
+has_owned(const RsinkSink *sink)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sink->seen));
+	bool		found = false;
+	bool		isnull;
+	Datum		datum;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
+	if (!isnull)
+	{
+		Acl		   *acl = DatumGetAclP(datum);
+
+		for (int i = 0; i < ACL_NUM(acl) && !found; i++)
+		{
+			AclItem    *item = &ACL_DAT(acl)[i];
+
+			found = item->ai_grantee != ACL_ID_PUBLIC && (item->ai_privs & ACL_SELECT) != 0 &&
+				item->ai_grantee != ((Form_pg_class) GETSTRUCT(tuple))->relowner &&
+				has_privs_of_role(GetUserId(), item->ai_grantee);
+		}
+	}
+	ReleaseSysCache(tuple);
+	return found;
+}
+
+/*
+ * May the current user drop the sink, or take it in? Its owner may; where the
+ * ingest view is gone, whoever has owned it; and the extension's owner.
+ */
+bool
+rsink_may_dispose(const RsinkSink *sink)
+{
+	return owns(sink->ingest) || (get_rel_name(sink->ingest) == NULL && has_owned(sink)) ||
+		rsink_owns_extension();
+}
+
 /* May the current user do this with the sink? Nothing, of a view that is gone. */
 bool
 rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
@@ -494,8 +539,7 @@ rsink_sink_lookup_finishing(const char *name, RsinkRight right)
 
 /*
  * Find a sink that is to be dropped or adopted, whatever its state, for its
- * owner. One whose ingest view is gone belongs to whoever may be the extension's
- * owner.
+ * owner; see rsink_may_dispose().
  */
 RsinkSink *
 rsink_sink_lookup_owned(const char *name)
@@ -508,11 +552,12 @@ rsink_sink_lookup_owned(const char *name)
 		rsink_raise_problem(sink);
 	if (get_rel_name(sink->ingest) != NULL)
 		require_owner(sink);
-	else if (!rsink_owns_extension())
+	else if (!rsink_may_dispose(sink))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of extension revenue_sink to dispose of what is left of sink \"%s\"",
-						sink->name)));
+				 errmsg("must have owned the views of sink \"%s\" to dispose of what is left of it", sink->name),
+				 errdetail("Its views are gone."),
+				 errhint("Whoever may read its tables, or owns extension revenue_sink, can do it.")));
 	return sink;
 }
 

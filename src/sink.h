@@ -123,6 +123,8 @@ extern RsinkShared *rsink_shared_attach(const RsinkSink *sink);
 extern void rsink_release_gone(void);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);
+extern bool rsink_shared_is_waited_for(Oid db);
+extern uint64 rsink_shared_activity(Oid db);
 extern int64 rsink_next_sequence(RsinkSink *sink, int64 *previous);
 
 /* sink.c */
@@ -131,6 +133,7 @@ extern RsinkSink *rsink_sink_lookup_finishing(const char *name, RsinkRight right
 extern RsinkSink *rsink_sink_lookup_owned(const char *name);
 extern RsinkSink *rsink_sink_find(const char *name);
 extern bool rsink_owns_extension(void);
+extern bool rsink_may_dispose(const RsinkSink *sink);
 extern bool rsink_tables_are_old(void);
 extern RsinkSink *rsink_sink_by_id(int32 id);
 extern RsinkSink *rsink_sink_by_ingest(Oid relid, int32 id);

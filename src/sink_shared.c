@@ -204,6 +204,19 @@ rsink_release_gone(void)
 	}
 }
 
+/* Give back the slots of all databases that are gone. */
+static void
+release_gone_databases(void)
+{
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		Oid			db = rsink_shared_database(i);
+
+		if (OidIsValid(db) && !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(db)))
+			slots_release(db, InvalidOid);
+	}
+}
+
 /* Find or take the slot of a sink; NULL when all are taken. */
 static RsinkShared *
 slot_find(const RsinkSink *sink)
@@ -295,6 +308,7 @@ rsink_shared_attach(const RsinkSink *sink)
 	if (found == NULL)
 	{
 		rsink_release_gone();
+		release_gone_databases();
 		found = slot_find(sink);
 	}
 	if (found == NULL)
@@ -306,6 +320,42 @@ rsink_shared_attach(const RsinkSink *sink)
 	if (pg_atomic_read_u64(&found->last_sequence) == 0)
 		start_sequence(sink, found);
 	return found;
+}
+
+/* Do callers wait for the worker of this database, to build an index that takes it? */
+bool
+rsink_shared_is_waited_for(Oid db)
+{
+	bool		waited_for = false;
+
+	for (int i = 0; i < rsink_max_sinks && !waited_for; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		waited_for = shared->db == db && shared->short_of_memory;
+		LWLockRelease(&shared->lock);
+	}
+	return waited_for;
+}
+
+/* A number that changes when the sinks of this database are used. */
+uint64
+rsink_shared_activity(Oid db)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		/* a hint: whose slot it is may change while we read */
+		if (shared->db != db)
+			continue;
+		for (int j = 0; j < RSINK_NSTATS; j++)
+			sum += pg_atomic_read_u64(&shared->stat[j]);
+	}
+	return sum;
 }
 
 /* Give back all slots of a database that is gone. */

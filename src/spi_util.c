@@ -4,8 +4,8 @@
  *	  SQL on the extension's own tables, for the worker and administration.
  *
  * The statements run as the extension's owner, who alone owns the tables, or for
- * a view as its owner, and with a search_path that only finds PostgreSQL's own
- * functions.
+ * a view as its owner, and with the settings of settings.c, among them a
+ * search_path that only finds PostgreSQL's own functions.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +22,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "settings.h"
 #include "spi_util.h"
 
 /*
@@ -34,10 +35,7 @@ rsink_spi_begin_as(RsinkSpi *spi, Oid role)
 	GetUserIdAndSecContext(&spi->user, &spi->security);
 	SetUserIdAndSecContext(role, spi->security | SECURITY_LOCAL_USERID_CHANGE);
 	spi->nest = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("standard_conforming_strings", "on", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	rsink_pin_statement();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 }
@@ -59,12 +57,31 @@ rsink_spi_end(RsinkSpi *spi)
 }
 
 /*
+ * An event trigger of a user's runs amid our statements, with our search_path, and
+ * may look for its tables in vain.
+ */
+static void
+spi_context(void *arg)
+{
+	int			code = geterrcode();
+
+	/* a row that breaks a constraint is not shown: it may hold a sink's key */
+	if (ERRCODE_TO_CATEGORY(code) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+		errdetail("The row is not shown.");
+	errcontext("statement of revenue_sink, with search_path = pg_catalog, pg_temp");
+	if (code == ERRCODE_UNDEFINED_TABLE || code == ERRCODE_UNDEFINED_FUNCTION ||
+		code == ERRCODE_UNDEFINED_OBJECT || code == ERRCODE_UNDEFINED_SCHEMA)
+		errhint("If an event trigger has failed: qualify the names in it, or give its function a search_path of its own with ALTER FUNCTION .. SET search_path.");
+}
+
+/*
  * Run one statement, made as by psprintf, that must end with the SPI code
  * "expected". Returns the rows processed.
  */
 uint64
 rsink_spi(int expected, const char *format,...)
 {
+	ErrorContextCallback callback;
 	StringInfoData sql;
 	int			code;
 
@@ -81,7 +98,13 @@ rsink_spi(int expected, const char *format,...)
 			break;
 		enlargeStringInfo(&sql, needed);
 	}
+	callback.callback = spi_context;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	if (expected == SPI_OK_UTILITY || expected == SPI_OK_UPDATE || expected == SPI_OK_INSERT)
+		error_context_stack = &callback;
 	code = SPI_execute(sql.data, false, 0);
+	error_context_stack = callback.previous;
 	if (code != expected)
 		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(code), sql.data);
 	pfree(sql.data);

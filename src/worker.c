@@ -39,6 +39,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "admin.h"
@@ -50,6 +51,7 @@
 #include "launcher.h"
 #include "revenue.h"
 #include "seen.h"
+#include "settings.h"
 #include "spi_util.h"
 #include "worker.h"
 
@@ -84,6 +86,7 @@ typedef struct Tended
 	int32		id;
 	uint64		activity;		/* sum of its counters, last time */
 	int			skip;			/* rounds to skip */
+	bool		unusable;		/* has the last look at it failed? */
 	int			rounds;
 	TransactionId merged;		/* transaction that merged last */
 	int			merge_wait;		/* rounds to wait before merging again */
@@ -95,6 +98,7 @@ typedef struct Tended
 static HTAB *tended;
 static uint32 adoptions_asked;	/* when the last round began */
 static bool old_tables_logged;
+static bool idle;				/* had the last round nothing to do? */
 
 PGDLLEXPORT void revenue_sink_worker_main(Datum arg);
 
@@ -137,6 +141,22 @@ begin_sink_step(const char *what, const char *name)
 	return NULL;
 }
 
+/*
+ * Show as a process of the database's owner, who may then end us: DROP DATABASE
+ * .. WITH (FORCE) ends all other sessions, and the owner of a database may not end
+ * one of nobody's. Nothing else comes of that: what we may do isn't decided by it.
+ */
+static void
+lend_role(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	MyProc->roleId = ((Form_pg_database) GETSTRUCT(tuple))->datdba;
+	ReleaseSysCache(tuple);
+}
+
 /* Is somebody waiting for this database to be left? */
 static bool
 in_the_way(void)
@@ -146,6 +166,7 @@ in_the_way(void)
 
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
 	StartTransactionCommand();
+	lend_role();
 	free = LockAcquire(&tag, RowExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 	CommitTransactionCommand();
 	return !free;
@@ -345,6 +366,12 @@ activity_of(const RsinkSink *sink)
 static void
 tend_safely(Tended *t, MemoryContext context)
 {
+	if (t->unusable && t->skip > 0)
+	{
+		t->skip--;
+		return;
+	}
+	t->unusable = true;
 	PG_TRY();
 	{
 		RsinkSink  *sink;
@@ -365,12 +392,14 @@ tend_safely(Tended *t, MemoryContext context)
 		else
 			t->skip--;
 		end_step();
+		t->unusable = false;
 		if (in_order && (activity != t->activity || t->skip == 0))
 		{
 			int64		moved = tend(t);
 
 			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
 			t->activity = activity;
+			idle &= moved == 0;
 		}
 		else if (in_order)
 			t->skip--;
@@ -418,20 +447,21 @@ work_round(MemoryContext context)
 	List	   *names = NIL;
 	ListCell   *lc;
 	bool		installed;
-	bool		old;
+	bool		old_tables;
 	uint32		asked = rsink_adoptions_asked();
 
 	begin_step("look for", "sinks");
 	rsink_release_gone();
 	installed = OidIsValid(get_extension_oid("revenue_sink", true));
-	old = installed && rsink_tables_are_old();
-	if (old && !old_tables_logged)
+	old_tables = installed && rsink_tables_are_old();
+	if (old_tables && !old_tables_logged)
 		ereport(LOG,
 				(errmsg("the worker of revenue_sink rests in database \"%s\"", get_database_name(MyDatabaseId)),
 				 errdetail("The extension's tables are of an older version than its library."),
 				 errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.")));
-	old_tables_logged = old;
-	if (installed && !old)
+	old_tables_logged = old_tables;
+	idle = true;
+	if (installed && !old_tables)
 	{
 		MemoryContext old = CurrentMemoryContext;
 		List	   *found = list_sinks();
@@ -475,6 +505,7 @@ revenue_sink_worker_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	rsink_worker_started(db);
+	rsink_pin_session();
 	BackgroundWorkerInitializeConnectionByOid(db, InvalidOid, 0);
 	pgstat_report_appname("revenue_sink worker");
 	rsink_seen_builder = true;
@@ -494,6 +525,11 @@ revenue_sink_worker_main(Datum arg)
 		}
 		MemoryContextReset(context);
 		pgstat_report_stat(true);
+		if (rsink_worker_place_is_needed())
+		{
+			reason = idle ? RSINK_EXIT_IDLE : RSINK_EXIT_TURN;
+			break;
+		}
 		do
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -507,7 +543,8 @@ revenue_sink_worker_main(Datum arg)
 				rest = Min(rest, rsink_worker_interval);
 			}
 			rest -= MAX_NAP;
-		} while (rest > 0 && adoptions_asked == rsink_adoptions_asked() && !in_the_way());
+		} while (rest > 0 && adoptions_asked == rsink_adoptions_asked() &&
+				 !rsink_worker_place_is_needed() && !in_the_way());
 	}
 	rsink_worker_ended(db, reason);
 	proc_exit(0);

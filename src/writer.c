@@ -56,6 +56,7 @@ typedef struct Tally
 } Tally;
 
 static RsinkBatch *batch;		/* in TopTransactionContext, or NULL */
+static List *lost_batches;		/* those that a savepoint's rollback took back */
 static Tally *tallies;			/* likewise */
 static const char *unpreparable;	/* a call after which PREPARE does harm */
 
@@ -289,16 +290,12 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	b->epoch = PG_GETARG_INT64(3);
 	b->number = PG_GETARG_INT64(4);
 	b->newest = DT_NOBEGIN;
+	b->subid = GetCurrentSubTransactionId();
 	ItemPointerSetInvalid(&b->ledger);
 	MemoryContextSwitchTo(old);
 
 	PreventCommandIfReadOnly("begin_batch()");
 	PreventCommandDuringRecovery("begin_batch()");
-	if (IsSubTransaction())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("begin_batch() cannot be called in a subtransaction"),
-				 errhint("A batch is a whole transaction: call begin_batch() right after BEGIN.")));
 	if (batch != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
@@ -366,10 +363,36 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
+/*
+ * A savepoint was set before begin_batch(), and rolled back: what has been written
+ * to the sink since would commit outside of any batch, and of any epoch.
+ */
+static void
+refuse_remains(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, lost_batches)
+	{
+		RsinkBatch *lost = lfirst(lc);
+
+		if (batch != NULL && batch->sink_id == lost->sink_id)
+			continue;
+		for (Tally *tally = tallies; tally != NULL; tally = tally->next)
+			if (tally->sink_id == lost->sink_id)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+						 errmsg("batch %lld of writer \"%s\" was rolled back with a savepoint, and the transaction has gone on to write",
+								(long long) lost->number, lost->writer),
+						 errhint("ROLLBACK, and begin the batch again.")));
+	}
+}
+
 /* Before COMMIT or PREPARE: nothing of an old epoch gets through. */
 static void
 before_end(void)
 {
+	refuse_remains();
 	if (batch == NULL)
 		return;
 	for (Tally *tally = tallies; tally != NULL; tally = tally->next)
@@ -403,9 +426,22 @@ static void
 subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
 	Tally	  **link = &tallies;
+	MemoryContext old;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
+	if (batch != NULL && batch->subid == mine)
+	{
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			batch->subid = parent;
+		else
+		{
+			old = MemoryContextSwitchTo(TopTransactionContext);
+			lost_batches = lappend(lost_batches, batch);
+			MemoryContextSwitchTo(old);
+			batch = NULL;
+		}
+	}
 	while (*link != NULL)
 	{
 		Tally	   *tally = *link;
@@ -454,6 +490,7 @@ xact_callback(XactEvent event, void *arg)
 			/* FALLTHROUGH */
 		case XACT_EVENT_ABORT:
 			batch = NULL;
+			lost_batches = NIL;
 			tallies = NULL;
 			unpreparable = NULL;
 			break;

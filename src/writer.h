@@ -26,6 +26,7 @@ typedef struct RsinkBatch
 	int64		events;			/* applied, once it ends */
 	TimestampTz newest;			/* event time among them */
 	ItemPointerData ledger;		/* row of the ledger */
+	SubTransactionId subid;		/* that it has begun in, or whose part that is */
 } RsinkBatch;
 
 extern const RsinkBatch *rsink_current_batch(const RsinkSink *sink);

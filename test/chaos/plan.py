@@ -18,7 +18,8 @@ SUBTASK_ONE = {"store": 5, "stored": 5, "commit": 6, "committed": 6}
 SUBTASK_TWO = {"pre_commit": 6, "prepare": 6, "prepared": 6}
 
 # a later incarnation can't tell these from a successor's, unless by a token
-OPENING = ("restored", "write", "synced", "written", "recover", "open", "opened")
+# (at "recovered" its subtasks may still have to open their writers)
+OPENING = ("restored", "write", "synced", "written", "recover", "recovered", "open", "opened")
 
 SERVER_FAULTS = ("backend killed",) * 4 + ("backend terminated",) * 4 + ("worker killed",) * 2 + \
     ("worker terminated",) * 2 + ("server killed",) * 4 + ("server stopped immediately",) * 3

@@ -114,6 +114,8 @@ class Sequence:
         tx = s.tx
         if tx.calls == 0 and self.sink.writers and self.model.writer_epoch and self.rng.random() < 0.6:
             return [(1, self.begin_batch)]
+        if tx.has_lost_batch():
+            return [(1, self.begin_batch), (1, self.commit), (1, self.rollback), (1, self.commit_remains)]
         write = self.upsert if self.sink.totals else self.apply
         choices = [(9, write), (3, self.read), (2.5, self.savepoint), (3, self.commit), (1.5, self.rollback),
                    (1.5, self.store_offsets), (0.7, self.read_offsets)]
@@ -232,7 +234,7 @@ class Sequence:
         elif rows is None:
             batch = tx.batch()
             tx.fail()
-            if batch and not tx.batch():    # nothing is left: say so
+            if batch and not tx.batch() and not tx.savepoints():    # nothing is left: say so
                 self.rollback(s)
         return rows, expected
 
@@ -481,6 +483,14 @@ class Sequence:
             raise Mismatch("a transaction of an old epoch was committed")
         s.tx = s.fenced = None
 
+    def commit_remains(self, s):
+        """What is written after a batch was lost must not commit without a batch."""
+        (self.upsert if self.sink.totals and self.rng.random() < 0.5 else self.store_offsets)(s)
+        if s.try_commit():
+            raise Mismatch("what a lost batch has left was committed")
+        self.model.abort(s.tx)
+        s.tx = None
+
     def begin_batch(self, s):
         rng, tx = self.rng, s.tx
         writer = rng.choice(sorted(self.model.writer_epoch))
@@ -489,9 +499,7 @@ class Sequence:
         last = max(done, default=rng.randrange(3))
         busy = [o for o in self.model.writers_open(writer) if o is not tx]
         number, answer, error = last + rng.randrange(1, 3), True, None
-        if tx.savepoints():
-            error = is_refusal
-        elif busy:                          # nothing is said of other numbers
+        if busy:                            # nothing is said of other numbers
             number, error = busy[0].batch().number, is_retryable
         elif rng.random() < 0.15 and epoch > 1:
             epoch, error = epoch - 1, is_fenced

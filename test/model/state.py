@@ -50,6 +50,7 @@ class Tx:
         self.failed = False
         self.calls = 0
         self.upserted = False           # even if it was rolled back
+        self.began = False              # a batch, even if it was rolled back
 
     def effects(self):
         return (effect for _, effects in self.frames for effect in effects)
@@ -58,6 +59,7 @@ class Tx:
         return [e for e in self.effects() if isinstance(e, kind)]
 
     def add(self, effect):
+        self.began |= isinstance(effect, Batch)
         self.frames[-1][1].append(effect)
 
     def push(self, name):
@@ -86,6 +88,10 @@ class Tx:
 
     def batch(self):
         return next(iter(self.of(Batch)), None)
+
+    def has_lost_batch(self):
+        """Was a batch rolled back with a savepoint, and none begun since?"""
+        return self.began and not self.batch()
 
 
 class Model:

@@ -61,7 +61,7 @@ INSERT INTO contract VALUES
 		'INOUT committed bigint DEFAULT NULL::bigint', NULL, 'v');
 -- Not in the contract: what views, triggers and the install script call.
 CREATE TEMPORARY TABLE internal (name text);
-INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('prepared_batches'), ('start_worker'),
+INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('may_dispose'), ('prepared_batches'), ('start_worker'),
 	('refuse_write'), ('sink_problem'), ('relation_of'), ('note_copy');
 
 CREATE TEMPORARY VIEW function AS

@@ -616,7 +616,7 @@ sub tamper
 
 my $fine = qr/^$/;
 my $view = qr/^a view of the sink is gone, or isn't the one that was made for it$/;
-my $table = qr/^a table of the sink is gone, or isn't the one that was made for it$/;
+my $table = qr/^table "revenue_sink\.\w+_1" is gone, or is not a heap that was made for the sink$/;
 
 tamper('views renamed and moved', q(SET ROLE seller; ALTER VIEW shop.events RENAME TO e; ALTER VIEW shop.revenue RENAME TO r;
 RESET ROLE; CREATE SCHEMA moved; ALTER VIEW shop.e SET SCHEMA moved; ALTER VIEW shop.r SET SCHEMA moved), $fine,

@@ -1,0 +1,454 @@
+--
+-- Savepoints around a batch: of drivers that set one before each statement, of
+-- psql, of exception blocks. A batch that is rolled back with its savepoint has
+-- not begun; nothing that is written after it commits by itself.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS revenue_sink;
+RESET client_min_messages;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+\set SHOW_CONTEXT never
+SET lock_timeout = '200ms';
+SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
+CREATE FUNCTION batch(number bigint, writer text DEFAULT 'w1') RETURNS boolean LANGUAGE sql AS $$
+	SELECT revenue_sink.begin_batch('s', 'job', writer, 1, number) $$;
+CREATE FUNCTION pay(id text) RETURNS text LANGUAGE sql AS $$
+	SELECT revenue_sink.apply('s', 'o', id, '2024-03-01 10:01+00', 1) $$;
+CREATE FUNCTION store(next bigint) RETURNS void LANGUAGE sql AS $$
+	SELECT revenue_sink.store_offsets('s', 'log', '{0}', ARRAY[next]) $$;
+-- The ledger as it is, what came of the events, and the counters of this server.
+PREPARE ledger AS SELECT writer, number, last, events, newest, ended_at IS NOT NULL AS ended
+	FROM revenue_sink.batch WHERE sink_id > 0 ORDER BY writer, number;
+PREPARE state AS SELECT coalesce(sum(revenue), 0) AS revenue, coalesce(sum(events), 0) AS events,
+	(SELECT next_offset FROM revenue_sink.offsets('s', 'log')) AS next, (SELECT batches FROM revenue_sink.stat_sink WHERE sink = 's'),
+	(SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.check('s')) AS problems
+	FROM fact_revenue_1m;
+PREPARE held AS SELECT writer, epoch, number, events, state FROM revenue_sink.prepared WHERE sink = 's' ORDER BY writer, number;
+CALL revenue_sink.recover('s', 'job', NULL, 1);
+
+--
+-- Released, at once or at the end, or never: one batch like any other
+--
+BEGIN;
+SAVEPOINT a;
+SELECT batch(1);
+RELEASE a;
+SELECT pay('a'), store(1);
+COMMIT;
+BEGIN;
+SAVEPOINT a;
+SELECT batch(2), pay('b'), store(2);
+COMMIT;
+BEGIN;
+SAVEPOINT a;
+SAVEPOINT b;
+SAVEPOINT c;
+SELECT batch(3);
+RELEASE c;
+SELECT pay('c');
+SAVEPOINT c;
+SELECT pay('d'), store(9);
+ROLLBACK TO c;
+RELEASE b;
+SELECT store(3);
+RELEASE a;
+INSERT INTO order_events VALUES ('o', 'd', '2024-03-01 10:01+00', 1);
+COMMIT;
+EXECUTE ledger;
+EXECUTE state;
+-- The number is done.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(3);
+COMMIT;
+-- Not twice, not after writing, at whatever depth.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(4);
+SAVEPOINT b;
+SELECT batch(5);
+\echo SQLSTATE :SQLSTATE
+ROLLBACK TO b;
+RELEASE a;
+SELECT batch(5);
+ROLLBACK;
+BEGIN;
+SAVEPOINT a;
+SELECT pay('e');
+SAVEPOINT b;
+SELECT batch(4);
+\echo SQLSTATE :SQLSTATE
+ROLLBACK;
+-- What a savepoint has written and taken back isn't written.
+BEGIN;
+SAVEPOINT a;
+SELECT pay('e'), store(9);
+ROLLBACK TO a;
+SELECT batch(4), pay('e'), store(4);
+COMMIT;
+EXECUTE ledger;
+EXECUTE state;
+
+--
+-- Rolled back: there is no batch, and its number may be begun again, here
+--
+BEGIN;
+SAVEPOINT a;
+SELECT batch(5), pay('f'), store(9);
+ROLLBACK TO a;
+EXECUTE ledger;
+SELECT revenue_sink.pre_commit('s');
+\echo SQLSTATE :SQLSTATE
+COMMIT;
+BEGIN;
+SAVEPOINT a;
+SELECT batch(5), pay('f'), store(9);
+ROLLBACK TO a;
+SELECT batch(5), pay('f'), store(5);
+COMMIT;
+-- and there, with nothing written since it is no error either.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(6), pay('g');
+ROLLBACK TO a;
+COMMIT;
+BEGIN;
+SAVEPOINT a;
+SAVEPOINT b;
+SELECT batch(7), pay('h');
+RELEASE b;
+ROLLBACK TO a;
+SELECT batch(6), pay('g'), store(6);
+SAVEPOINT b;
+ROLLBACK TO b;
+COMMIT;
+EXECUTE ledger;
+EXECUTE state;
+
+--
+-- Rolled back, and more is written: that would commit outside of any batch.
+-- Neither COMMIT nor PREPARE lets it.
+--
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7), pay('h'), store(7);
+ROLLBACK TO a;
+SELECT pay('i');
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7), pay('h'), store(7);
+ROLLBACK TO a;
+SELECT pay('i');
+PREPARE TRANSACTION 'remains';
+\echo SQLSTATE :SQLSTATE
+SELECT count(*) FROM pg_prepared_xacts;
+-- By the other doors, in savepoints, duplicates included.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7);
+ROLLBACK TO a;
+INSERT INTO order_events VALUES ('o', 'i', '2024-03-01 10:01+00', 1);
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7);
+ROLLBACK TO a;
+COPY order_events FROM STDIN;
+o	i	2024-03-01 10:01+00	1	\N
+\.
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7);
+ROLLBACK TO a;
+SAVEPOINT b;
+SELECT store(9);
+RELEASE b;
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7);
+ROLLBACK TO a;
+SELECT pay('a');
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+BEGIN;
+SAVEPOINT a;
+SAVEPOINT b;
+SELECT batch(7);
+RELEASE b;
+SELECT pay('h');
+ROLLBACK TO a;
+SELECT pay('i');
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+-- What is taken back isn't written.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7);
+ROLLBACK TO a;
+SELECT pay('i');
+ROLLBACK TO a;
+COMMIT;
+-- To a savepoint that was set after the batch began: the batch stays.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(7);
+SAVEPOINT b;
+SELECT pay('x');
+ROLLBACK TO b;
+SELECT pay('h'), store(7);
+COMMIT;
+-- The next transaction knows nothing of it: no batch, no error.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(8);
+ROLLBACK TO a;
+ROLLBACK;
+SELECT pay('i');
+EXECUTE ledger;
+EXECUTE state;
+-- Nor is another sink touched by it.
+SELECT revenue_sink.create_sink('t', 'fact_t', 'in_t', mode => 'totals');
+BEGIN;
+SAVEPOINT a;
+SELECT batch(8);
+ROLLBACK TO a;
+SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{1}');
+COMMIT;
+-- One in mode 'totals' is treated alike.
+CALL revenue_sink.recover('t', 'job', NULL, 1);
+BEGIN;
+SAVEPOINT a;
+SELECT revenue_sink.begin_batch('t', 'job', 'w1', 1, 1), revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{2}');
+ROLLBACK TO a;
+SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{3}');
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+BEGIN;
+SAVEPOINT a;
+SELECT revenue_sink.begin_batch('t', 'job', 'w1', 1, 1), revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{4}');
+SAVEPOINT b;
+SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{5}');
+ROLLBACK TO b;
+INSERT INTO in_t VALUES ('2024-03-01 10:02+00', '', 6, NULL);
+COMMIT;
+SELECT minute, revenue FROM fact_t ORDER BY minute;
+SELECT number, last_number FROM (SELECT number FROM revenue_sink.batch b JOIN revenue_sink.sink_catalog s ON s.id = b.sink_id
+	WHERE s.name = 't') AS b, revenue_sink.writer WHERE sink = 't';
+-- A batch of one sink is lost, one of another begins.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(8), pay('j');
+ROLLBACK TO a;
+SELECT revenue_sink.begin_batch('t', 'job', 'w1', 1, 2), revenue_sink.upsert('t', '{2024-03-01 10:03+00}', '{7}');
+COMMIT;
+-- It isn't found again by beginning another one: what is written to the first one is of no batch of it.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(8), pay('j');
+ROLLBACK TO a;
+SELECT revenue_sink.begin_batch('t', 'job', 'w1', 1, 3);
+SELECT pay('j');
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+SELECT revenue_sink.drop_sink('t');
+
+--
+-- psql with ON_ERROR_ROLLBACK: a savepoint a statement
+--
+\set ON_ERROR_ROLLBACK on
+BEGIN;
+SELECT batch(8);
+SELECT 1 / 0;
+SELECT pay('j'), store(8);
+SELECT batch(9);
+COMMIT;
+BEGIN;
+SELECT batch(10), 1 / 0;
+SELECT batch(9), pay('k');
+COMMIT;
+BEGIN;
+SELECT batch(10);
+SELECT pay('l');
+SELECT revenue_sink.pre_commit('s') AS gid \gset
+PREPARE TRANSACTION :'gid';
+\set ON_ERROR_ROLLBACK off
+EXECUTE held;
+SELECT revenue_sink.outcome(:'gid');
+CALL revenue_sink.commit_prepared(:'gid');
+SELECT revenue_sink.outcome(:'gid');
+EXECUTE state;
+
+--
+-- pgjdbc's autosave: one of the same name before each statement, and none is released
+--
+BEGIN;
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT batch(11);
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT pay('m');
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT 1 / 0;
+ROLLBACK TO "PGJDBC_AUTOSAVE";
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT store(11);
+SAVEPOINT "PGJDBC_AUTOSAVE";
+COMMIT;
+BEGIN;
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT batch(12);
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT pay('n'), store(12);
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT revenue_sink.pre_commit('s') AS gid \gset
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT revenue_sink.pre_commit('s') = :'gid' AS "the same again", revenue_sink.outcome(:'gid');
+SAVEPOINT "PGJDBC_AUTOSAVE";
+PREPARE TRANSACTION :'gid';
+EXECUTE held;
+SELECT revenue_sink.outcome(:'gid'), pay('n');
+-- Its number is done, also for whoever asks in a savepoint.
+BEGIN;
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT batch(12);
+COMMIT;
+CALL revenue_sink.commit_checkpoint('s', 'job', 12, ARRAY[:'gid']);
+SELECT revenue_sink.outcome(:'gid');
+BEGIN;
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT batch(13);
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT pay('p'), store(13);
+SAVEPOINT "PGJDBC_AUTOSAVE";
+SELECT revenue_sink.pre_commit('s') AS gid \gset
+PREPARE TRANSACTION :'gid';
+CALL revenue_sink.rollback_prepared(:'gid');
+SELECT revenue_sink.outcome(:'gid'), batch(13);
+\echo SQLSTATE :SQLSTATE
+SELECT revenue_sink.merge('s') > 0 AS merged;
+EXECUTE state;
+
+--
+-- pre_commit() in a savepoint that is rolled back: the batch goes on, its gid stays the same
+--
+BEGIN;
+SELECT batch(14), pay('q');
+SAVEPOINT a;
+SELECT revenue_sink.pre_commit('s') AS gid \gset
+ROLLBACK TO a;
+SELECT store(14);
+SELECT revenue_sink.pre_commit('s') = :'gid' AS "the same again";
+PREPARE TRANSACTION :'gid';
+EXECUTE held;
+CALL revenue_sink.commit_prepared(:'gid');
+-- Begun in a savepoint that is rolled back and begun again, it is the transaction that counts.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(15), pay('r');
+SELECT revenue_sink.pre_commit('s') AS gid \gset
+ROLLBACK TO a;
+SELECT batch(15), pay('r'), store(15);
+PREPARE TRANSACTION :'gid';
+EXECUTE held;
+SELECT revenue_sink.outcome(:'gid');
+CALL revenue_sink.commit_prepared(:'gid');
+SELECT revenue_sink.outcome(:'gid');
+-- The gid of a batch that is rolled back with its savepoint names nothing.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(16), pay('s');
+SELECT revenue_sink.pre_commit('s') AS gid \gset
+ROLLBACK TO a;
+COMMIT;
+SELECT revenue_sink.outcome(:'gid') NOT IN ('committed', 'in doubt', 'open') AS lost;
+-- Prepared without pre_commit, it is found like others.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(16), pay('s'), store(16);
+PREPARE TRANSACTION 'savepoint 16';
+EXECUTE held;
+CALL revenue_sink.commit_checkpoint('s', 'job', 16);
+EXECUTE state;
+
+--
+-- Exception blocks
+--
+DO $$
+BEGIN
+	BEGIN
+		PERFORM batch(17), pay('t'), store(17);
+	EXCEPTION WHEN division_by_zero THEN
+		RAISE NOTICE 'not here';
+	END;
+	PERFORM pay('u');
+	-- that batch goes on, though this fails
+	BEGIN
+		PERFORM pay('v');
+		PERFORM 1 / 0;
+	EXCEPTION WHEN division_by_zero THEN
+	END;
+END $$;
+-- With the block the batch is gone: what comes after it doesn't commit,
+DO $$
+BEGIN
+	BEGIN
+		PERFORM batch(18), pay('v');
+		PERFORM 1 / 0;
+	EXCEPTION WHEN division_by_zero THEN
+	END;
+	PERFORM pay('w');
+END $$;
+\echo SQLSTATE :SQLSTATE
+-- unless it is begun again.
+DO $$
+BEGIN
+	FOR i IN 0..2 LOOP
+		BEGIN
+			PERFORM batch(18), pay('v');
+			PERFORM 1 / (i / 2);
+			EXIT;
+		EXCEPTION WHEN division_by_zero THEN
+		END;
+	END LOOP;
+	PERFORM store(18);
+END $$;
+-- One that is refused in a block has not begun. The transaction may write without it.
+DO $$
+BEGIN
+	BEGIN
+		PERFORM revenue_sink.begin_batch('s', 'job', 'w1', 0, 19);
+	EXCEPTION WHEN SQLSTATE 'RS001' THEN
+		RAISE NOTICE '%', SQLERRM;
+	END;
+	BEGIN
+		PERFORM batch(17), batch(16);
+		PERFORM batch(1000), 1 / (SELECT count(*) FROM revenue_sink.sink WHERE sink = 'none');
+	EXCEPTION WHEN division_by_zero THEN
+	END;
+END $$;
+EXECUTE ledger;
+EXECUTE state;
+-- A fence that comes while the batch is in its savepoint is told at COMMIT.
+BEGIN;
+SAVEPOINT a;
+SELECT batch(19), pay('x');
+INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at)
+	SELECT id, 'job', 'w1', 2, now() FROM revenue_sink.sink_catalog WHERE name = 's';
+COMMIT;
+\echo SQLSTATE :SQLSTATE
+
+-- Nothing is left of all that: folded, the ledger has what has committed.
+SELECT number, last, events FROM revenue_sink.batch WHERE sink_id > 0 AND writer = 'w1' ORDER BY number;
+SELECT revenue_sink.merge('s') > 0 AS merged;
+SELECT string_agg(CASE WHEN revenue_sink.seen('s', 'o', chr(i)) THEN chr(i) END, '' ORDER BY i) AS seen FROM generate_series(97, 122) AS i;
+EXECUTE state;
+SELECT count(*) FROM pg_prepared_xacts;
+SELECT revenue_sink.drop_sink('s');
+DROP FUNCTION batch, pay, store;
