@@ -157,9 +157,9 @@ rsink_table_close(RsinkTable *table)
 }
 
 /*
- * The whole transaction of which this one, in progress, is a part. Parents are
- * known only of those that somebody's snapshot needs, so there must be one; and
- * who is older than that isn't in progress.
+ * The top-level transaction of xid, a transaction in progress. pg_subtrans is kept
+ * only back to the oldest snapshot's TransactionXmin, so we hold a snapshot while
+ * we look; a transaction from before TransactionXmin isn't in progress.
  */
 TransactionId
 rsink_topmost_xid(TransactionId xid)

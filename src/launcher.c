@@ -429,7 +429,7 @@ compare_due(const void *a, const void *b)
 	return x->since < y->since ? -1 : x->since > y->since;
 }
 
-/* Start workers for those that are due, as far as there are places. */
+/* Start workers for the databases that are due, as far as there are places. */
 static void
 start_due(Due *due, int n, Tracked *tracked)
 {

@@ -43,7 +43,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_refuse_write);
 
 /*
  * Make the tables of a sink, owned by the extension's owner, and let the role
- * read those that the views show. Caller is connected by rsink_spi_begin().
+ * read the tables that its views show. Caller is connected by rsink_spi_begin().
  */
 void
 rsink_create_tables(int32 id, bool totals, const char *owner)
