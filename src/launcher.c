@@ -65,6 +65,7 @@ typedef struct Database
 {
 	Oid			db;
 	bool		wanted;			/* somebody asks for a worker */
+	bool		running;		/* it has one, which a launcher before this may have started */
 	RsinkExit	reason;			/* why its last worker ended */
 } Database;
 
@@ -125,9 +126,12 @@ rsink_worker_shmem_init(void)
 	}
 }
 
-/* Note something about a database, and wake the launcher. */
+/*
+ * Note something about a database, and wake the launcher. *running: was a worker
+ * running there? If not NULL, the caller is one from now on.
+ */
 static void
-note_database(Oid db, bool wanted, RsinkExit reason, bool wake)
+note_database(Oid db, bool wanted, RsinkExit reason, bool wake, bool *running)
 {
 	Latch	   *latch;
 	int			unused = launcher->n;
@@ -141,11 +145,19 @@ note_database(Oid db, bool wanted, RsinkExit reason, bool wake)
 		i = Min(unused, launcher->n);
 	if (i < MAX_DATABASES)
 	{
+		Database   *d = &launcher->database[i];
+
 		if (i == launcher->n)
 			launcher->n++;
-		launcher->database[i].db = db;
-		launcher->database[i].wanted = wanted;
-		launcher->database[i].reason = reason;
+		if (d->db != db)
+			*d = (Database) {.db = db};
+		d->wanted = wanted;
+		d->reason = reason;
+		if (running != NULL)
+		{
+			*running = d->running;
+			d->running = true;
+		}
 	}
 	latch = launcher->latch;
 	SpinLockRelease(&launcher->mutex);
@@ -153,18 +165,37 @@ note_database(Oid db, bool wanted, RsinkExit reason, bool wake)
 		SetLatch(latch);
 }
 
-/* A worker says that it runs; until it says more, its end is a crash. */
-void
+static void
+forget_running(int code, Datum db)
+{
+	SpinLockAcquire(&launcher->mutex);
+	for (int i = 0; i < launcher->n; i++)
+		if (launcher->database[i].db == DatumGetObjectId(db))
+			launcher->database[i].running = false;
+	SpinLockRelease(&launcher->mutex);
+}
+
+/*
+ * A worker says that it runs; until it says more, its end is a crash. False: the
+ * database has one already, since a launcher that has just started again can't
+ * see a worker of the one before that is still on its way.
+ */
+bool
 rsink_worker_started(Oid db)
 {
-	note_database(db, true, RSINK_EXIT_CRASH, false);
+	bool		running = false;
+
+	note_database(db, true, RSINK_EXIT_CRASH, false, &running);
+	if (!running)
+		before_shmem_exit(forget_running, ObjectIdGetDatum(db));
+	return !running;
 }
 
 /* A worker says why it ends. */
 void
 rsink_worker_ended(Oid db, RsinkExit reason)
 {
-	note_database(db, reason != RSINK_EXIT_NOT_INSTALLED, reason, true);
+	note_database(db, reason != RSINK_EXIT_NOT_INSTALLED, reason, true, NULL);
 }
 
 /* Does a database wait for a place, such as that of the worker that asks? */
@@ -178,7 +209,7 @@ static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT && wanted_at_commit)
-		note_database(MyDatabaseId, true, RSINK_EXIT_YIELD, true);
+		note_database(MyDatabaseId, true, RSINK_EXIT_YIELD, true, NULL);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
 		wanted_at_commit = false;
 }
@@ -282,7 +313,7 @@ look_at_slots(void)
 				launcher->database[j].wanted = true;
 		SpinLockRelease(&launcher->mutex);
 		if (!is_known(db))
-			note_database(db, true, RSINK_EXIT_YIELD, false);
+			note_database(db, true, RSINK_EXIT_YIELD, false, NULL);
 	}
 }
 
@@ -332,7 +363,7 @@ scan_databases(Tracked *tracked)
 		found = lappend_oid(found, form->oid);
 		MemoryContextSwitchTo(old);
 		if (!is_known(form->oid) && form->datallowconn)
-			note_database(form->oid, true, RSINK_EXIT_YIELD, false);
+			note_database(form->oid, true, RSINK_EXIT_YIELD, false, NULL);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -348,9 +379,10 @@ scan_databases(Tracked *tracked)
 	SpinLockAcquire(&launcher->mutex);
 	for (int i = 0; i < launcher->n; i++)
 	{
-		if (tracked[i].handle != NULL || list_member_oid(found, launcher->database[i].db))
+		if (tracked[i].handle != NULL || launcher->database[i].running ||
+			list_member_oid(found, launcher->database[i].db))
 			continue;
-		launcher->database[i].db = InvalidOid;
+		launcher->database[i] = (Database) {.db = InvalidOid};
 		memset(&tracked[i], 0, sizeof(Tracked));
 	}
 	SpinLockRelease(&launcher->mutex);
@@ -399,7 +431,7 @@ is_due(const Database *d, Tracked *t, long *nap)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		gone;
 
-	if (t->handle != NULL || !d->wanted || !OidIsValid(d->db))
+	if (t->handle != NULL || d->running || !d->wanted || !OidIsValid(d->db))
 		return false;
 	if (t->idle && t->activity != rsink_shared_activity(d->db))
 		t->not_before = Min(t->not_before, TimestampTzPlusMilliseconds(t->ended, rsink_worker_interval));
@@ -412,7 +444,7 @@ is_due(const Database *d, Tracked *t, long *nap)
 		return true;
 	if (gone)
 	{
-		note_database(d->db, false, RSINK_EXIT_NOT_INSTALLED, false);
+		note_database(d->db, false, RSINK_EXIT_NOT_INSTALLED, false, NULL);
 		rsink_release_database(d->db);
 	}
 	return false;

@@ -18,7 +18,7 @@ typedef enum RsinkExit
 	RSINK_EXIT_NOT_INSTALLED	/* the database hasn't got the extension */
 } RsinkExit;
 
-extern void rsink_worker_started(Oid db);
+extern bool rsink_worker_started(Oid db);
 extern void rsink_worker_ended(Oid db, RsinkExit reason);
 extern bool rsink_worker_place_is_needed(void);
 

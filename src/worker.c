@@ -504,7 +504,8 @@ revenue_sink_worker_main(Datum arg)
 	ConfigReloadPending = true;
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	rsink_worker_started(db);
+	if (!rsink_worker_started(db))
+		proc_exit(0);
 	rsink_pin_session();
 	BackgroundWorkerInitializeConnectionByOid(db, InvalidOid, 0);
 	pgstat_report_appname("revenue_sink worker");

@@ -67,7 +67,20 @@ my $rounds = q(SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = 'fe
 my $some = query('postgres', $rounds);
 ok(within(20, sub { query('postgres', $rounds) > $some + 60 }), 'many rounds');
 is(join(' ', map { worker_pids($node, $_) } qw(few1 few2)), "@before", 'few databases keep their workers');
-query('postgres', 'DROP DATABASE few1; DROP DATABASE few2');
+
+# A launcher that starts again finds the workers of the one before.
+my $is_launcher = q(FROM pg_stat_activity WHERE backend_type = 'revenue_sink launcher');
+my $launcher = query('postgres', "SELECT pid $is_launcher");
+query('postgres', "SELECT pg_terminate_backend($launcher)");
+wait_until('there is another launcher', sub { query('postgres', "SELECT pid $is_launcher") =~ /^(?!$launcher$)\d/ });
+query('postgres', 'CREATE DATABASE few3 TEMPLATE base');
+query('few3', sprintf($apply, 1));
+wait_until('it has looked', sub { worker_pids($node, 'few3') });
+is(join(' ', map { worker_pids($node, $_) } qw(few1 few2)), "@before", 'a new launcher starts no second workers');
+query('postgres', "SELECT pg_terminate_backend($before[0])");
+wait_until('there is another worker', sub { ((worker_pids($node, "few1"))[0] // $before[0]) != $before[0] });
+is(scalar worker_pids($node, 'few1'), 1, 'a worker that ends is followed by one');
+query('postgres', "DROP DATABASE few$_") foreach 1 .. 3;
 
 # ----------------------------------------------------------------------
 # Forty databases, and places for six or seven.
