@@ -185,9 +185,11 @@ class Run:
             who.restored = int(words[2])
         elif what == "running":
             who.running = True
-            for zombie in self.incarnations:
-                if zombie is not who and zombie.stopped and not zombie.resumed:
-                    self.resume(zombie)
+            # it has opened its writers; what a zombie that goes on says of itself fences nobody
+            if living:
+                for zombie in self.incarnations:
+                    if zombie is not who and zombie.stopped and not zombie.resumed:
+                        self.resume(zombie)
         elif what == "skipped":
             who.skipped.add((words[0], words[2]))
         elif what in ("prepared", "committed"):
