@@ -42,6 +42,31 @@ CREATE FUNCTION revenue_sink.refuse_write()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_refuse_write';
 COMMENT ON FUNCTION revenue_sink.refuse_write() IS 'trigger of fact views, which are there to be read';
 
+CREATE FUNCTION revenue_sink.stands_support(internal)
+RETURNS internal LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_stands_support';
+COMMENT ON FUNCTION revenue_sink.stands_support(internal) IS 'tells the planner of how many rows stands() is true';
+
+CREATE FUNCTION revenue_sink.stands(deltas regclass, secret text, minute timestamptz, group_key text, delta tid)
+RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE SUPPORT revenue_sink.stands_support
+AS 'MODULE_PATHNAME', 'revenue_sink_stands';
+COMMENT ON FUNCTION revenue_sink.stands(regclass, text, timestamptz, text, tid) IS
+	'for fact views: is this row, a total or the delta at an address, the one that shows its minute and group?';
+
+CREATE FUNCTION revenue_sink.revenue_of(deltas regclass, secret text, minute timestamptz, group_key text)
+RETURNS numeric LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'revenue_sink_revenue_of';
+COMMENT ON FUNCTION revenue_sink.revenue_of(regclass, text, timestamptz, text) IS
+	'for fact views: the revenue of a minute and group, deltas and total together';
+
+CREATE FUNCTION revenue_sink.events_of(deltas regclass, secret text, minute timestamptz, group_key text)
+RETURNS bigint LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'revenue_sink_events_of';
+COMMENT ON FUNCTION revenue_sink.events_of(regclass, text, timestamptz, text) IS
+	'for fact views: how many events a minute and group has, deltas and total together';
+
+CREATE FUNCTION revenue_sink.winner_of(deltas regclass, secret text, minute timestamptz, group_key text)
+RETURNS numeric LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'revenue_sink_winner_of';
+COMMENT ON FUNCTION revenue_sink.winner_of(regclass, text, timestamptz, text) IS
+	'for fact views: the revenue of a minute and group in mode ''totals'', deltas and total together';
+
 CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
 COMMENT ON FUNCTION revenue_sink.may_see(text) IS 'may the current user read, write or own the sink?';

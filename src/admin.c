@@ -37,6 +37,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "encoding.h"
+#include "fact.h"
 #include "home.h"
 #include "lock.h"
 #include "problem.h"

@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "expire.h"
+#include "fact.h"
 #include "home.h"
 #include "problem.h"
 #include "relations.h"
@@ -134,6 +135,7 @@ adopt(RsinkSink *sink, bool updating)
 				 errhint("Remove what is left of the sink with revenue_sink.drop_sink().")));
 		return;
 	}
+	rsink_index_deltas(sink->id);
 	if (sink->encoding < 0)
 		note_encoding(sink, updating);
 	if (!updating && sink->problem == RSINK_ASLEEP && (missing = rsink_missing_rows(sink, false)) != NULL)

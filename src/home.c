@@ -254,7 +254,10 @@ rsink_insert_arrival_rows(int32 id, bool totals)
 	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));
 	insert_arrival_row("decision", id, psprintf("-%d, '', '', 0, 0, '0', false, now()", id));
 	insert_arrival_row("seen", id, "'-infinity', '-infinity', 0, ''");
-	insert_arrival_row("delta", id, totals ? "'-infinity', '', 0, NULL, 0, 0, 0" : "'-infinity', '', 0, 0");
+
+	/* its group is a secret, of those who may read the deltas; see fact.c */
+	insert_arrival_row("delta", id, totals ? "'-infinity', gen_random_uuid()::text, 0, NULL, 0, 0, 0" :
+					   "'-infinity', gen_random_uuid()::text, 0, 0");
 }
 
 /*

@@ -42,6 +42,28 @@
 PG_FUNCTION_INFO_V1(revenue_sink_refuse_write);
 
 /*
+ * Give the deltas of a sink the index by which the fact view finds those of a
+ * total, if they lack it: version 1.0 made one with block ranges instead. Caller
+ * is connected by rsink_spi_begin().
+ */
+void
+rsink_index_deltas(int32 id)
+{
+	char	   *query = psprintf("SELECT quote_ident(c.relname), a.amname = 'brin' FROM pg_index i "
+								 "  JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+								 "WHERE i.indrelid = 'revenue_sink.delta_%d'::regclass "
+								 "ORDER BY a.amname = 'brin' DESC", id);
+	bool		isnull;
+
+	while (rsink_spi(SPI_OK_SELECT, "%s", query) > 0 &&
+		   DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)))
+		rsink_spi(SPI_OK_UTILITY, "DROP INDEX revenue_sink.%s",
+				  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	if (SPI_processed == 0)
+		rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.delta_%d (minute, group_key)", id);
+}
+
+/*
  * Make the tables of a sink, owned by the extension's owner, and let the role
  * read the tables that its views show. Caller is connected by rsink_spi_begin().
  */
@@ -73,13 +95,7 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 				  "events bigint NOT NULL",
 				  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
 
-	/*
-	 * Deltas come nearly in order of their minutes, and live for a second: a
-	 * b-tree would cost a small batch more than the deltas themselves.
-	 */
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE INDEX ON revenue_sink.delta_%d USING brin (minute, group_key) "
-			  "  WITH (pages_per_range = 8, autosummarize = on)", id);
+	rsink_index_deltas(id);
 	rsink_spi(SPI_OK_UTILITY,
 			  "ALTER TABLE revenue_sink.delta_%d SET (autovacuum_vacuum_scale_factor = 0, "
 			  "  autovacuum_vacuum_threshold = 1000)", id);
@@ -89,55 +105,6 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.delta_%d, revenue_sink.total_%d TO %s",
 			  id, id, quoted);
 	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.seen_%d TO %s", id, quoted);
-}
-
-/*
- * Make the fact view of a sink, as the current user; "view" is what follows CREATE
- * OR REPLACE VIEW. The arrival row of the deltas isn't shown; see home.c.
- */
-void
-rsink_create_fact(int32 id, bool totals, const char *view)
-{
-	if (totals)
-		rsink_spi(SPI_OK_UTILITY,
-				  "CREATE OR REPLACE VIEW %s AS SELECT DISTINCT ON (minute, group_key) minute, group_key, revenue, "
-				  "  NULL::bigint AS events FROM "
-				  "(SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM "
-				  "  (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest FROM "
-				  "    (SELECT * FROM revenue_sink.total_%d UNION ALL "
-				  "     SELECT * FROM revenue_sink.delta_%d WHERE minute > '-infinity') AS every) AS ranked "
-				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
-				  "  version IS NULL, epoch DESC, number DESC, sequence DESC) AS best "
-				  "ORDER BY minute, group_key, sequence DESC", view, id, id);
-	else
-		rsink_spi(SPI_OK_UTILITY,
-				  "CREATE OR REPLACE VIEW %s AS SELECT minute, group_key, sum(revenue) AS revenue, "
-				  "  sum(events)::bigint AS events "
-				  "FROM (SELECT minute, group_key, revenue, events FROM revenue_sink.total_%d UNION ALL "
-				  "      SELECT minute, group_key, revenue, events FROM revenue_sink.delta_%d "
-				  "      WHERE minute > '-infinity') AS every "
-				  "GROUP BY minute, group_key", view, id, id);
-}
-
-/*
- * Give a fact view the definition of this version, and leave it the names of its
- * columns and its options.
- */
-void
-rsink_replace_fact(int32 id, bool totals, Oid relid)
-{
-	char	   *columns;
-	char	   *options;
-
-	rsink_spi(SPI_OK_SELECT,
-			  "SELECT (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
-			  "  WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), "
-			  "  array_to_string(reloptions, ', ') FROM pg_class c WHERE oid = %u", relid);
-	columns = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	options = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
-	rsink_create_fact(id, totals,
-					  psprintf("%s (%s)%s", rsink_view_name(relid), columns,
-							   options ? psprintf(" WITH (%s)", options) : ""));
 }
 
 /* Make the ingest view of a sink, as the current user. */

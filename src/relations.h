@@ -16,8 +16,7 @@ typedef enum RsinkView
 } RsinkView;
 
 extern void rsink_create_tables(int32 id, bool totals, const char *owner);
-extern void rsink_create_fact(int32 id, bool totals, const char *view);
-extern void rsink_replace_fact(int32 id, bool totals, Oid relid);
+extern void rsink_index_deltas(int32 id);
 extern void rsink_create_ingest(int32 id, bool totals, const char *name);
 extern void rsink_comment_views(const char *sink, const char *fact, const char *ingest);
 extern void rsink_mark_view(int32 id, RsinkView which, Oid relid);

@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -23,6 +22,7 @@
 #include "amount.h"
 #include "catalog.h"
 #include "compat.h"
+#include "group_key.h"
 #include "revenue.h"
 #include "spi_util.h"
 
@@ -31,13 +31,6 @@
 
 /* Deltas written at once. */
 #define FLUSH_GROUPS 1000
-
-typedef struct GroupKey
-{
-	TimestampTz minute;
-	const char *group_key;
-	int32		group_len;
-} GroupKey;
 
 typedef struct RevenueGroup
 {
@@ -48,29 +41,12 @@ typedef struct RevenueGroup
 	RsinkSum	sum;
 } RevenueGroup;
 
-static inline uint32
-group_hash(GroupKey key)
-{
-	uint32		hash = murmurhash32((uint32) (key.minute / USECS_PER_SEC));
-
-	if (key.group_len > 0)
-		hash = hash_combine(hash, hash_bytes((const unsigned char *) key.group_key, key.group_len));
-	return hash;
-}
-
-static inline bool
-group_equal(GroupKey a, GroupKey b)
-{
-	return a.minute == b.minute && a.group_len == b.group_len &&
-		(a.group_len == 0 || memcmp(a.group_key, b.group_key, a.group_len) == 0);
-}
-
 #define SH_PREFIX groups
 #define SH_ELEMENT_TYPE RevenueGroup
 #define SH_KEY_TYPE GroupKey
 #define SH_KEY key
-#define SH_HASH_KEY(table, key) group_hash(key)
-#define SH_EQUAL(table, a, b) group_equal(a, b)
+#define SH_HASH_KEY(table, key) rsink_group_hash(key)
+#define SH_EQUAL(table, a, b) rsink_group_equal(a, b)
 #define SH_STORE_HASH
 #define SH_GET_HASH(table, element) (element)->hash
 #define SH_SCOPE static inline

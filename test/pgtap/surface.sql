@@ -62,7 +62,8 @@ INSERT INTO contract VALUES
 -- Not in the contract: what views, triggers and the install script call.
 CREATE TEMPORARY TABLE internal (name text);
 INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('may_dispose'), ('prepared_batches'), ('start_worker'),
-	('refuse_write'), ('sink_problem'), ('relation_of'), ('note_copy');
+	('refuse_write'), ('sink_problem'), ('relation_of'), ('note_copy'), ('stands'), ('stands_support'),
+	('revenue_of'), ('events_of'), ('winner_of');
 
 CREATE TEMPORARY VIEW function AS
 	SELECT p.oid, p.proname::text AS name, replace(pg_get_function_arguments(p.oid), 'pg_catalog.', '') AS arguments,

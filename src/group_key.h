@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * group_key.h
+ *	  A minute and group, as the key of a hash table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_GROUP_KEY_H
+#define RSINK_GROUP_KEY_H
+
+#include "common/hashfn.h"
+#include "datatype/timestamp.h"
+
+typedef struct GroupKey
+{
+	TimestampTz minute;
+	const char *group_key;
+	int32		group_len;
+} GroupKey;
+
+static inline uint32
+rsink_group_hash(GroupKey key)
+{
+	uint32		hash = murmurhash32((uint32) (key.minute / USECS_PER_SEC));
+
+	if (key.group_len > 0)
+		hash = hash_combine(hash, hash_bytes((const unsigned char *) key.group_key, key.group_len));
+	return hash;
+}
+
+static inline bool
+rsink_group_equal(GroupKey a, GroupKey b)
+{
+	return a.minute == b.minute && a.group_len == b.group_len &&
+		(a.group_len == 0 || memcmp(a.group_key, b.group_key, a.group_len) == 0);
+}
+
+#endif							/* RSINK_GROUP_KEY_H */
