@@ -27,10 +27,10 @@ CREATE MATERIALIZED VIEW totals_truth AS
 		WHERE minute > '-infinity' WINDOW w AS (PARTITION BY minute, group_key)) AS ranked
 	WHERE (version IS NULL OR version = highest) AND r = 1 ORDER BY minute, group_key, sequence DESC;
 
--- Eight hours of minutes in four groups.
+-- Eight hours of every third minute in four groups.
 CREATE TABLE day AS
 	SELECT '2024-03-01 04:00+00'::timestamptz + i * interval '1 minute' AS minute, g AS group_key, i
-	FROM generate_series(0, 479) AS i, unnest('{a,b,c,""}'::text[]) AS g;
+	FROM generate_series(0, 479, 3) AS i, unnest('{a,b,c,""}'::text[]) AS g;
 CREATE FUNCTION pay(label text, condition text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
 	result bigint;
@@ -53,8 +53,8 @@ SELECT * FROM @ ORDER BY minute DESC, group_key DESC LIMIT 7
 SELECT * FROM @ ORDER BY minute, group_key LIMIT 7
 SELECT * FROM @ ORDER BY minute DESC, group_key DESC OFFSET 300 LIMIT 400
 SELECT minute FROM @ ORDER BY minute DESC LIMIT 7
-SELECT * FROM @ WHERE minute = '2024-03-01 10:01+00'
-SELECT * FROM @ WHERE minute = '2024-03-01 10:01+00' AND group_key = 'b'
+SELECT * FROM @ WHERE minute = '2024-03-01 10:00+00'
+SELECT * FROM @ WHERE minute = '2024-03-01 10:00+00' AND group_key = 'b'
 SELECT * FROM @ WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 12:00+00'
 SELECT * FROM @ WHERE group_key = ''
 SELECT * FROM @ WHERE revenue > 90
@@ -84,7 +84,7 @@ BEGIN
 	CREATE TEMP TABLE truth ON COMMIT DROP AS
 		SELECT replace(q, '@', 'by_' || mode) AS q, rows_of(replace(q, '@', mode || '_truth')) AS rows
 		FROM query, unnest('{events,totals}'::text[]) AS mode;
-	FOREACH setting IN ARRAY '{none,enable_seqscan,enable_hashjoin,enable_mergejoin,parallel}'::text[] LOOP
+	FOREACH setting IN ARRAY '{none,enable_seqscan,parallel}'::text[] LOOP
 		IF setting LIKE 'enable%' THEN
 			PERFORM set_config(setting, 'off', true);
 		ELSIF setting = 'parallel' THEN
@@ -94,7 +94,7 @@ BEGIN
 		RETURN QUERY SELECT setting, t.q FROM truth t WHERE rows_of(t.q) IS DISTINCT FROM t.rows;
 	END LOOP;
 	DROP TABLE truth;
-	RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin;
+	RESET enable_seqscan;
 	RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size; RESET min_parallel_index_scan_size;
 END $$;
 
@@ -104,13 +104,13 @@ SELECT * FROM differs();
 SELECT revenue_sink.merge('events') > 0 AS merged, revenue_sink.merge('totals') > 0 AS merged;
 SELECT * FROM differs();
 -- Deltas of the last minutes, of which some have no total yet; of some groups; of one.
-SELECT pay('b', 'i > 440'), pay('bb', $$ i > 470 AND group_key = 'a' $$), pay('c', 'i = 479');
+SELECT pay('b', 'i > 400'), pay('bb', $$ i > 470 AND group_key = 'a' $$), pay('c', 'i = 477');
 INSERT INTO day SELECT '2024-03-02'::timestamptz + i * interval '1 minute', g, 480 + i FROM generate_series(0, 9) AS i, unnest('{a,new}'::text[]) AS g;
 SELECT pay('d', 'i >= 475'), pay('e', 'i >= 480');
 SELECT * FROM differs();
 SELECT revenue_sink.merge('events') > 0 AS merged, revenue_sink.merge('totals') > 0 AS merged;
 -- Spread over the day, with gaps.
-SELECT pay('f', 'i % 97 = 5'), pay('ff', $$ i % 31 = 7 AND group_key = '' $$), pay('g', 'i = 300');
+SELECT pay('f', 'i % 97 < 5'), pay('ff', $$ i % 31 < 7 AND group_key = '' $$), pay('g', 'i = 300');
 SELECT * FROM differs();
 -- All.
 SELECT sum(pay('h' || i, 'true')) FROM generate_series(1, 4) AS i;
@@ -118,7 +118,7 @@ SELECT * FROM differs();
 
 -- What a transaction has written itself, too, and nothing of a savepoint that was rolled back.
 BEGIN;
-SELECT pay('i', 'i < 50');
+SELECT pay('i', 'i < 40');
 SELECT * FROM differs();
 SAVEPOINT s;
 SELECT pay('j', 'i < 90');
@@ -186,8 +186,8 @@ SELECT * FROM plan($$ SELECT max(minute) FROM by_totals $$);
 SELECT * FROM plan($$ SELECT min(minute) FROM by_events $$);
 SELECT * FROM plan($$ SELECT min(minute) FROM by_totals $$);
 -- one
-SELECT * FROM plan($$ SELECT * FROM by_events WHERE minute = '2024-03-01 10:01+00' AND group_key = 'a' $$);
-SELECT * FROM plan($$ SELECT * FROM by_totals WHERE minute = '2024-03-01 10:01+00' AND group_key = 'a' $$);
+SELECT * FROM plan($$ SELECT * FROM by_events WHERE minute = '2024-03-01 10:00+00' AND group_key = 'a' $$);
+SELECT * FROM plan($$ SELECT * FROM by_totals WHERE minute = '2024-03-01 10:00+00' AND group_key = 'a' $$);
 -- an hour
 SELECT * FROM plan($$ SELECT sum(revenue) FROM by_events WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 11:00+00' $$);
 SELECT * FROM plan($$ SELECT sum(revenue) FROM by_totals WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 11:00+00' $$);
@@ -198,11 +198,11 @@ SELECT * FROM plan($$ SELECT date_trunc('hour', minute), sum(revenue) FROM by_to
 SELECT * FROM plan($$ SELECT count(revenue) FROM by_events $$);
 SELECT * FROM plan($$ SELECT count(revenue) FROM by_totals $$);
 -- a join on minute
-SELECT * FROM plan($$ SELECT d.i, v.revenue FROM (SELECT * FROM day WHERE i = 3 LIMIT 3) AS d JOIN by_events v USING (minute) $$);
-SELECT * FROM plan($$ SELECT d.i, v.revenue FROM (SELECT * FROM day WHERE i = 3 LIMIT 3) AS d JOIN by_totals v USING (minute) $$);
+SELECT * FROM plan($$ SELECT d.i, v.revenue FROM (SELECT * FROM day WHERE i = 180 LIMIT 3) AS d JOIN by_events v USING (minute) $$);
+SELECT * FROM plan($$ SELECT d.i, v.revenue FROM (SELECT * FROM day WHERE i = 180 LIMIT 3) AS d JOIN by_totals v USING (minute) $$);
 -- through a view of a user's
 SELECT * FROM plan($$ SELECT * FROM of_a_user ORDER BY at DESC LIMIT 5 $$);
-SELECT * FROM plan($$ SELECT * FROM of_a_user WHERE at = '2024-03-01 10:01+00' AND group_key = 'a' $$);
+SELECT * FROM plan($$ SELECT * FROM of_a_user WHERE at = '2024-03-01 10:00+00' AND group_key = 'a' $$);
 SELECT * FROM plan($$ SELECT max(at) FROM of_a_user $$);
 -- in parallel
 SET max_parallel_workers_per_gather = 2;
@@ -233,10 +233,10 @@ BEGIN
 		END IF;
 	END LOOP;
 END $$;
-SELECT * FROM sent($$ SELECT * FROM far WHERE minute >= '2024-03-01 10:01+00' AND minute < '2024-03-01 10:05+00' AND group_key = 'a' $$);
+SELECT * FROM sent($$ SELECT * FROM far WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 10:15+00' AND group_key = 'a' $$);
 SELECT * FROM sent($$ SELECT * FROM far ORDER BY minute DESC LIMIT 5 $$);
-SELECT (SELECT count(*) FROM far WHERE minute >= '2024-03-01 10:01+00' AND minute < '2024-03-01 10:05+00') AS there,
-	(SELECT count(*) FROM by_events WHERE minute >= '2024-03-01 10:01+00' AND minute < '2024-03-01 10:05+00') AS here;
+SELECT (SELECT count(*) FROM far WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 10:15+00') AS there,
+	(SELECT count(*) FROM by_events WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 10:15+00') AS here;
 SET client_min_messages = warning;
 DROP SERVER here CASCADE;
 RESET client_min_messages;
@@ -247,21 +247,21 @@ RESET client_min_messages;
 CREATE ROLE regress_rsink_reader;
 GRANT SELECT ON of_a_user TO regress_rsink_reader;
 SET ROLE regress_rsink_reader;
-SELECT * FROM of_a_user WHERE at = '2024-03-01 11:59+00' ORDER BY 1;
+SELECT * FROM of_a_user WHERE at = '2024-03-01 11:57+00' ORDER BY 1;
 SELECT * FROM by_events LIMIT 1;
 SELECT format('revenue_sink.delta_%s', :e) AS deltas, format('revenue_sink.total_%s', :e) AS totals \gset
 \set VERBOSITY sqlstate
-SELECT revenue_sink.stands(:'deltas', 'guessed', '2024-03-01 11:59+00', 'a', NULL);
-SELECT revenue_sink.stands(:'deltas', NULL, '2024-03-01 11:59+00', 'a', NULL);
-SELECT revenue_sink.stands(:'deltas', '', '2024-03-01 11:59+00', 'a', '(0,1)');
-SELECT revenue_sink.stands(:'totals', '', '2024-03-01 11:59+00', 'a', NULL);
-SELECT revenue_sink.stands('pg_class', '', '2024-03-01 11:59+00', 'a', NULL);
-SELECT revenue_sink.stands(0, '', '2024-03-01 11:59+00', 'a', NULL);
-SELECT revenue_sink.stands(NULL, '', '2024-03-01 11:59+00', 'a', NULL) IS NULL AS null;
-SELECT revenue_sink.revenue_of(:'deltas', '', '2024-03-01 11:59+00', 'a');
-SELECT revenue_sink.events_of(:'deltas', 'guessed', '2024-03-01 11:59+00', 'a');
-SELECT revenue_sink.winner_of(:'deltas', 'guessed', '2024-03-01 11:59+00', 'a');
-SELECT revenue_sink.revenue_of('pg_class', '', '2024-03-01 11:59+00', 'a');
+SELECT revenue_sink.stands(:'deltas', 'guessed', '2024-03-01 11:57+00', 'a', NULL);
+SELECT revenue_sink.stands(:'deltas', NULL, '2024-03-01 11:57+00', 'a', NULL);
+SELECT revenue_sink.stands(:'deltas', '', '2024-03-01 11:57+00', 'a', '(0,1)');
+SELECT revenue_sink.stands(:'totals', '', '2024-03-01 11:57+00', 'a', NULL);
+SELECT revenue_sink.stands('pg_class', '', '2024-03-01 11:57+00', 'a', NULL);
+SELECT revenue_sink.stands(0, '', '2024-03-01 11:57+00', 'a', NULL);
+SELECT revenue_sink.stands(NULL, '', '2024-03-01 11:57+00', 'a', NULL) IS NULL AS null;
+SELECT revenue_sink.revenue_of(:'deltas', '', '2024-03-01 11:57+00', 'a');
+SELECT revenue_sink.events_of(:'deltas', 'guessed', '2024-03-01 11:57+00', 'a');
+SELECT revenue_sink.winner_of(:'deltas', 'guessed', '2024-03-01 11:57+00', 'a');
+SELECT revenue_sink.revenue_of('pg_class', '', '2024-03-01 11:57+00', 'a');
 \set VERBOSITY default
 RESET ROLE;
 -- No definition of a view has the secret.

@@ -44,6 +44,13 @@ typedef RangeTblEntry RsinkPermission;
 #define RSINK_CHECK_PERMS_ARGUMENTS permissions, raise
 #endif
 
+/* Rows of a table, as its entry in the cumulative statistics has them. */
+#if PG_VERSION_NUM >= 160000
+#define rsink_live_tuples(entry) ((entry)->live_tuples)
+#else
+#define rsink_live_tuples(entry) ((entry)->n_live_tuples)
+#endif
+
 /* Of a database whose DROP was interrupted; 15.4 and 16 know it. */
 #define RSINK_DATCONNLIMIT_INVALID (-2)
 

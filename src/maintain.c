@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * maintain.c
- *	  Settling deferred events, merging, folding: the worker's round.
+ *	  Settling deferred events, merging, folding, analyzing: the worker's round.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,9 +14,11 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -38,6 +40,12 @@
 
 /* Of a longer dedup window (some centuries) nobody sees the end. */
 #define FOREVER_SECS	INT64CONST(10000000000)
+
+/* A table whose rows are so many times more or fewer than was known is analyzed, */
+#define ANALYZE_FACTOR	10
+
+/* from so many rows on. */
+#define ANALYZE_ROWS	10000
 
 int			rsink_rejected_retention = 30;	/* days */
 
@@ -158,17 +166,17 @@ rsink_settle(RsinkSink *sink, bool *pending)
 }
 
 /*
- * Merge deltas into totals, in the current transaction; returns the rows
- * removed. Caller holds the maintenance lock.
+ * Merge at most so many deltas into totals, in the current transaction; returns
+ * the rows removed. Caller holds the maintenance lock.
  */
 int64
-rsink_merge_deltas(RsinkSink *sink)
+rsink_merge_deltas(RsinkSink *sink, int64 most)
 {
 	int64		removed;
 	RsinkSpi	spi;
 
 	rsink_spi_begin(&spi);
-	removed = rsink_revenue_merge(sink);
+	removed = rsink_revenue_merge(sink, most);
 	rsink_spi_end(&spi);
 	if (sink->shared != NULL)
 		sink->shared->last_merge = GetCurrentTimestamp();
@@ -289,5 +297,32 @@ rsink_fold(RsinkSink *sink)
 			  "(rejected_at < now() - make_interval(days => %d) OR EXISTS "
 			  "(SELECT FROM revenue_sink.rejected f WHERE f.sink_id = r.sink_id AND f.digest = r.digest "
 			  "AND f.ctid < r.ctid))", sink->id, rsink_rejected_retention);
+	rsink_spi_end(&spi);
+}
+
+/*
+ * Analyze a table that has grown or shrunk so much that nobody should plan with
+ * what was known of it; not while somebody else vacuums or analyzes it. The number
+ * of rows is that of the cumulative statistics, about a second old, if there are
+ * any. After a crash they begin at nothing, which costs one ANALYZE.
+ */
+void
+rsink_refresh_statistics(Oid relid)
+{
+	PgStat_StatTabEntry *entry = pgstat_track_counts ? pgstat_fetch_stat_tabentry(relid) : NULL;
+	double		now = entry ? (double) rsink_live_tuples(entry) : 0;
+	Relation	rel = try_table_open(relid, AccessShareLock);
+	double		known;
+	RsinkSpi	spi;
+
+	if (rel == NULL)
+		return;
+	known = Max(rel->rd_rel->reltuples, 0);
+	table_close(rel, AccessShareLock);
+	if (!pgstat_track_counts || Max(now, known) < ANALYZE_ROWS || Max(now, known) < Min(now, known) * ANALYZE_FACTOR ||
+		!ConditionalLockRelationOid(relid, ShareUpdateExclusiveLock))
+		return;
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_UTILITY, "ANALYZE revenue_sink.%s", quote_identifier(get_rel_name(relid)));
 	rsink_spi_end(&spi);
 }

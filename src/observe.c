@@ -70,7 +70,7 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 				 errhint("COMMIT first.")));
 	removed = sink->totals ? 0 : rsink_settle(sink, NULL);
 
-	PG_RETURN_INT64(removed + rsink_merge_deltas(sink));
+	PG_RETURN_INT64(removed + rsink_merge_deltas(sink, PG_INT64_MAX));
 }
 
 /* expire(sink) -> rows removed */

@@ -177,22 +177,24 @@ rsink_revenue_end(RsinkRevenue *revenue)
 }
 
 /*
- * Merge all deltas that the current snapshot sees into the totals; returns how
- * many rows that removed. Caller is connected to SPI and holds the sink's
+ * Merge deltas that the current snapshot sees into the totals, the oldest minutes
+ * first and at most so many; returns how many rows that removed. Caller is connected to SPI and holds the sink's
  * merge lock. In mode 'totals' the "deltas" are versions, of which the winner
  * stays; see the fact view for who that is. The arrival row, before all times, is
  * no delta.
  */
 int64
-rsink_revenue_merge(RsinkSink *sink)
+rsink_revenue_merge(RsinkSink *sink, int64 most)
 {
 	const char *delta = get_rel_name(sink->delta);
 	const char *total = get_rel_name(sink->total);
+	char	   *gone = psprintf("gone AS (DELETE FROM revenue_sink.%s WHERE ctid = ANY (ARRAY(SELECT ctid "
+								"  FROM revenue_sink.%s WHERE minute > '-infinity' ORDER BY minute, group_key "
+								"  LIMIT " INT64_FORMAT ")) RETURNING *)", delta, delta, most);
 
 	if (sink->totals)
 		rsink_spi(SPI_OK_SELECT,
-				  "WITH gone AS (DELETE FROM revenue_sink.%s WHERE minute > '-infinity' RETURNING *), "
-				  "present AS (SELECT * FROM revenue_sink.%s WHERE (minute, group_key) IN "
+				  "WITH %s, present AS (SELECT * FROM revenue_sink.%s WHERE (minute, group_key) IN "
 				  "  (SELECT minute, group_key FROM gone)), "
 				  "ranked AS (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest "
 				  "  FROM (SELECT * FROM gone UNION ALL SELECT * FROM present) AS every), "
@@ -213,16 +215,15 @@ rsink_revenue_merge(RsinkSink *sink)
 				  "noted AS (UPDATE revenue_sink.sink_state SET totals = totals "
 				  "    + (SELECT count(*) FROM winner) - (SELECT count(*) FROM present) "
 				  "  WHERE sink_id = %d AND EXISTS (SELECT FROM gone)) "
-				  "SELECT count(*) FROM gone", delta, total, total, sink->id);
+				  "SELECT count(*) FROM gone", gone, total, total, sink->id);
 	else
 		rsink_spi(SPI_OK_SELECT,
-				  "WITH gone AS (DELETE FROM revenue_sink.%s WHERE minute > '-infinity' RETURNING *), "
-				  "merged AS (INSERT INTO revenue_sink.%s AS t (minute, group_key, revenue, events) "
+				  "WITH %s, merged AS (INSERT INTO revenue_sink.%s AS t (minute, group_key, revenue, events) "
 				  "  SELECT minute, group_key, sum(revenue), sum(events)::bigint FROM gone "
 				  "  GROUP BY minute, group_key ORDER BY minute, group_key "
 				  "  ON CONFLICT (minute, group_key) DO UPDATE "
 				  "  SET revenue = t.revenue + EXCLUDED.revenue, events = t.events + EXCLUDED.events "
 				  "  RETURNING 1) "
-				  "SELECT count(*) FROM gone", delta, total);
+				  "SELECT count(*) FROM gone", gone, total);
 	return rsink_spi_int64(0, 1, 0);
 }

@@ -74,6 +74,10 @@
 /* Steps of a build in one transaction. */
 #define BUILD_STEPS		16
 
+/* Deltas merged in one transaction, and such transactions in a round. */
+#define MERGE_ROWS		20000
+#define MERGE_STEPS		100
+
 /* Longest back-off, in rounds, of merging under a held snapshot. */
 #define MAX_BACKOFF		64
 
@@ -268,12 +272,62 @@ finish_decided(Tended *t)
 	return finished;
 }
 
+/*
+ * Settle and merge, in short transactions: none holds its snapshot for long. The
+ * rows moved are returned.
+ */
+static int64
+settle_and_merge(Tended *t)
+{
+	int64		moved = 0;
+	int64		merged = MERGE_ROWS;
+
+	for (int step = 0; step < MERGE_STEPS && merged == MERGE_ROWS; step++)
+	{
+		RsinkSink  *sink = begin_sink_step("merge sink", t->name);
+		bool		pending = false;
+
+		if (sink == NULL)
+			break;
+		merged = 0;
+		if (rsink_maintenance_lock(sink, false))
+		{
+			if (step == 0 && !sink->totals)
+				moved += rsink_settle(sink, &pending);
+			moved += pending;	/* come again */
+			if (step > 0 || merge_is_due(t, sink))
+			{
+				merged = rsink_merge_deltas(sink, MERGE_ROWS);
+				if (merged > 0)
+					t->merged = GetTopTransactionIdIfAny();
+				moved += merged;
+			}
+			else
+				moved++;		/* come again */
+		}
+		end_step();
+	}
+	return moved;
+}
+
+/* Tell the planner of tables that have grown or shrunk a lot. */
+static void
+refresh_statistics(Tended *t)
+{
+	RsinkSink  *sink = begin_sink_step("analyze sink", t->name);
+
+	if (sink == NULL)
+		return;
+	rsink_refresh_statistics(sink->delta);
+	rsink_refresh_statistics(sink->total);
+	end_step();
+}
+
 /* One round for one sink; returns the rows it moved. */
 static int64
 tend(Tended *t)
 {
 	int64		moved = 0;
-	bool		pending = false;
 	RsinkSink  *sink;
 
 	/* first what may be in the way of a build: it needs memory */
@@ -281,25 +335,8 @@ tend(Tended *t)
 
 	build_index(t->name);
 
-	if ((sink = begin_sink_step("merge sink", t->name)) == NULL)
-		return moved;
-	if (rsink_maintenance_lock(sink, false))
-	{
-		if (!sink->totals)
-			moved += rsink_settle(sink, &pending);
-		moved += pending;		/* come again */
-		if (merge_is_due(t, sink))
-		{
-			int64		merged = rsink_merge_deltas(sink);
-
-			if (merged > 0)
-				t->merged = GetTopTransactionIdIfAny();
-			moved += merged;
-		}
-		else
-			moved++;			/* come again */
-	}
-	end_step();
+	moved += settle_and_merge(t);
+	refresh_statistics(t);
 
 	if ((sink = begin_sink_step("expire sink", t->name)) == NULL)
 		return moved;

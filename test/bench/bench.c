@@ -446,7 +446,8 @@ main(int argc, char **argv)
 		{"seed_big", group_seed_big}, {"seen", group_seen},
 		{"writers", group_writers}, {"wal", group_wal}, {"life", group_life},
 		{"rebuild", group_rebuild}, {"two_phase", group_two_phase}, {"recover", group_recover},
-		{"seed_bound", group_seed_bound}, {"bound", group_bound}
+		{"seed_bound", group_seed_bound}, {"bound", group_bound},
+		{"seed_read", group_seed_read}, {"read", group_read}
 	};
 	const char *events = getenv("EVENTS");
 	const char *base = getenv("BASE");

@@ -17,5 +17,7 @@ extern void sample(const char *name, double value);
 
 extern void group_two_phase(void);
 extern void group_recover(void);
+extern void group_seed_read(void);
+extern void group_read(void);
 
 #endif							/* BENCH_H */
