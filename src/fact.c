@@ -86,6 +86,7 @@ typedef struct DeltaMemory
 {
 	Oid			delta;
 	Oid			index;			/* of the deltas, on (minute, group_key) */
+	bool		arrived;		/* is the arrival row there? Else there are no deltas */
 	int			misses;
 	TimestampTz last;			/* minute that was looked up last */
 	TimestampTz after;			/* no delta has a minute between these two, */
@@ -173,6 +174,7 @@ first_delta(const DeltaMemory *m, ScanKey keys, int nkeys, ScanDirection directi
 	bool		found;
 	bool		isnull;
 
+	CHECK_FOR_INTERRUPTS();
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	if ((found = index_getnext_slot(scan, direction, slot)))
 	{
@@ -309,8 +311,8 @@ delta_stands(DeltaMemory *m, MemoryContext parent, TimestampTz minute, Datum gro
 	FirstDelta *first;
 	bool		found;
 
-	if (minute == DT_NOBEGIN)
-		return false;			/* the arrival row */
+	if (minute == DT_NOBEGIN || !m->arrived)
+		return false;			/* the arrival row, or what came without it */
 	if (m->firsts != NULL && m->firsts->members >= MAX_FIRSTS)
 	{
 		MemoryContextReset(m->context);
@@ -356,7 +358,8 @@ revenue_sink_stands(PG_FUNCTION_ARGS)
 		m = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(DeltaMemory));
 		m->last = m->after = DT_NOEND;
 		m->before = DT_NOBEGIN;
-		if (!begin_query(m, fcinfo))
+		m->arrived = begin_query(m, fcinfo);
+		if (!m->arrived)
 		{
 			/* one gap from the beginning to the end */
 			m->after = DT_NOBEGIN;

@@ -1,0 +1,1 @@
+SELECT now() - max(minute) AS behind FROM fact_revenue_1m \gset
