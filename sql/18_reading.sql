@@ -39,7 +39,7 @@ BEGIN
 		array_agg(i %% 97 + 0.25), array_agg(group_key) FROM day WHERE %s) AS d (o, e, m, a, g),
 		revenue_sink.apply(''events'', o, e, m, a, g)', label, condition) INTO result;
 	EXECUTE format('SELECT revenue_sink.upsert(''totals'', m, a, g, CASE WHEN %L < ''d'' THEN length(%1$L) END) FROM (SELECT array_agg(minute),
-		array_agg(i %% 89 + 0.5), array_agg(group_key) FROM day WHERE %s) AS d (m, a, g)', label, condition);
+		array_agg(i %% 89 + ascii(%1$L) + length(%1$L) + 0.5), array_agg(group_key) FROM day WHERE %s) AS d (m, a, g)', label, condition);
 	RETURN result;
 END $$;
 
