@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/supportnodes.h"
 #include "storage/itemptr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -86,6 +87,7 @@ typedef struct DeltaMemory
 {
 	Oid			delta;
 	Oid			index;			/* of the deltas, on (minute, group_key) */
+	TupleTableSlot *slot;		/* for one of their rows; empty between calls */
 	bool		arrived;		/* is the arrival row there? Else there are no deltas */
 	int			misses;
 	TimestampTz last;			/* minute that was looked up last */
@@ -167,26 +169,26 @@ static bool
 first_delta(const DeltaMemory *m, ScanKey keys, int nkeys, ScanDirection direction,
 			ItemPointer tid, TimestampTz *minute, text **group)
 {
-	Relation	delta = table_open(m->delta, AccessShareLock);
-	Relation	index = index_open(m->index, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(delta, NULL);
+	/* begin_query() has locked both */
+	Relation	delta = table_open(m->delta, NoLock);
+	Relation	index = index_open(m->index, NoLock);
 	IndexScanDesc scan = rsink_index_beginscan(delta, index, GetActiveSnapshot(), nkeys);
 	bool		found;
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
 	index_rescan(scan, keys, nkeys, NULL, 0);
-	if ((found = index_getnext_slot(scan, direction, slot)))
+	if ((found = index_getnext_slot(scan, direction, m->slot)))
 	{
-		*tid = slot->tts_tid;
-		*minute = DatumGetTimestampTz(slot_getattr(slot, Anum_delta_minute, &isnull));
+		*tid = m->slot->tts_tid;
+		*minute = DatumGetTimestampTz(slot_getattr(m->slot, Anum_delta_minute, &isnull));
 		if (group != NULL)
-			*group = DatumGetTextPCopy(slot_getattr(slot, Anum_delta_group_key, &isnull));
+			*group = DatumGetTextPCopy(slot_getattr(m->slot, Anum_delta_group_key, &isnull));
 	}
 	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(delta, AccessShareLock);
+	ExecClearTuple(m->slot);
+	index_close(index, NoLock);
+	table_close(delta, NoLock);
 	return found;
 }
 
@@ -226,6 +228,7 @@ begin_query(DeltaMemory *m, FunctionCallInfo fcinfo)
 {
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *name = get_rel_name(relid);
+	MemoryContext old;
 	Relation	rel;
 
 	/* nobody but the extension's owner makes tables beside the function */
@@ -239,7 +242,11 @@ begin_query(DeltaMemory *m, FunctionCallInfo fcinfo)
 	rsink_require_heap(rel);
 	m->delta = relid;
 	m->index = rsink_table_index(rel, Anum_delta_minute);
-	table_close(rel, AccessShareLock);
+	LockRelationOid(m->index, AccessShareLock);
+	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+	m->slot = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsBufferHeapTuple);
+	MemoryContextSwitchTo(old);
+	table_close(rel, NoLock);
 	return may_ask(m, PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
 }
 
