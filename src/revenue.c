@@ -96,19 +96,41 @@ rsink_revenue_begin(const RsinkSink *sink)
 	return revenue;
 }
 
-/* Write what was added up as delta rows and start again from nothing. */
+static int
+compare_groups(const void *a, const void *b)
+{
+	const GroupKey *x = &(*(RevenueGroup *const *) a)->key;
+	const GroupKey *y = &(*(RevenueGroup *const *) b)->key;
+	int			result;
+
+	if (x->minute != y->minute)
+		return x->minute < y->minute ? -1 : 1;
+	result = memcmp(x->group_key, y->group_key, Min(x->group_len, y->group_len));
+	return result != 0 ? result : x->group_len - y->group_len;
+}
+
+/*
+ * Write what was added up as delta rows and start again from nothing. In the order
+ * of their index, neighbours find its pages in the processor's cache.
+ */
 static void
 flush_groups(RsinkRevenue *revenue)
 {
 	MemoryContext old = MemoryContextSwitchTo(revenue->context);
-	HeapTuple  *tuples = palloc(Min(revenue->groups->members, FLUSH_GROUPS) * sizeof(HeapTuple));
+	int			ngroups = revenue->groups->members;
+	RevenueGroup **sorted = palloc(Max(ngroups, 1) * sizeof(RevenueGroup *));
+	HeapTuple  *tuples = palloc(Min(ngroups, FLUSH_GROUPS) * sizeof(HeapTuple));
 	int			n = 0;
 	groups_iterator iterator;
-	RevenueGroup *group;
 
 	groups_start_iterate(revenue->groups, &iterator);
-	while ((group = groups_iterate(revenue->groups, &iterator)) != NULL)
+	for (int i = 0; i < ngroups; i++)
+		sorted[i] = groups_iterate(revenue->groups, &iterator);
+	if (ngroups > 1)
+		qsort(sorted, ngroups, sizeof(RevenueGroup *), compare_groups);
+	for (int i = 0; i < ngroups; i++)
 	{
+		RevenueGroup *group = sorted[i];
 		Datum		values[Natts_delta];
 		bool		nulls[Natts_delta] = {false};
 
