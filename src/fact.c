@@ -491,10 +491,9 @@ is_later(const Version *a, const Version *b)
 static void
 keep_best(TupleTableSlot *slot, void *arg)
 {
-	Version		v;
+	Version		v = {.is_set = true};
 	Version    *best;
 
-	v.is_set = true;
 	v.version_isnull = slot->tts_isnull[Anum_version_version - 1];
 	v.version = v.version_isnull ? 0 : DatumGetInt64(slot->tts_values[Anum_version_version - 1]);
 	v.epoch = DatumGetInt64(slot->tts_values[Anum_version_epoch - 1]);
