@@ -35,4 +35,16 @@ rsink_group_equal(GroupKey a, GroupKey b)
 		(a.group_len == 0 || memcmp(a.group_key, b.group_key, a.group_len) == 0);
 }
 
+/* The order of an index on (minute, group_key). */
+static inline int
+rsink_group_compare(const GroupKey *a, const GroupKey *b)
+{
+	int			result;
+
+	if (a->minute != b->minute)
+		return a->minute < b->minute ? -1 : 1;
+	result = memcmp(a->group_key, b->group_key, Min(a->group_len, b->group_len));
+	return result != 0 ? result : a->group_len - b->group_len;
+}
+
 #endif							/* RSINK_GROUP_KEY_H */

@@ -99,14 +99,7 @@ rsink_revenue_begin(const RsinkSink *sink)
 static int
 compare_groups(const void *a, const void *b)
 {
-	const GroupKey *x = &(*(RevenueGroup *const *) a)->key;
-	const GroupKey *y = &(*(RevenueGroup *const *) b)->key;
-	int			result;
-
-	if (x->minute != y->minute)
-		return x->minute < y->minute ? -1 : 1;
-	result = memcmp(x->group_key, y->group_key, Min(x->group_len, y->group_len));
-	return result != 0 ? result : x->group_len - y->group_len;
+	return rsink_group_compare(&(*(RevenueGroup *const *) a)->key, &(*(RevenueGroup *const *) b)->key);
 }
 
 /*
