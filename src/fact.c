@@ -11,9 +11,8 @@
  * an index of the totals and one of the deltas and stops early, as in a table.
  *
  * stands() decides for each row that a query reads, millions of them, nearly always
- * in the order of minutes. So it reads a run of the keys that deltas have, from where
- * the query is and in the direction in which it goes, and remembers it, with the gap
- * in which the query is; and it remembers the first deltas that it has seen.
+ * in the order of minutes. So it remembers the gap between two deltas that it has
+ * come to last (no minute inside has any), and the first deltas that it has seen.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,7 +21,6 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/pg_collation.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -52,13 +50,10 @@ PG_FUNCTION_INFO_V1(revenue_sink_events_of);
 PG_FUNCTION_INFO_V1(revenue_sink_winner_of);
 
 /*
- * A query that reads a few totals looks them up one by one. Only from so many on
- * does it pay to read runs.
+ * A query that reads a few totals looks them up one by one. Only from so many in
+ * vain on does it pay to look for the gaps as well.
  */
-#define LOOKUPS_BEFORE_RUNS 16
-
-/* Keys in a run. */
-#define RUN_KEYS		64
+#define MISSES_BEFORE_GAPS 16
 
 /* So many first deltas are remembered at once. */
 #define MAX_FIRSTS		65536
@@ -94,15 +89,10 @@ typedef struct DeltaMemory
 	Oid			index;			/* of the deltas, on (minute, group_key) */
 	TupleTableSlot *slot;		/* for one of their rows; empty between calls */
 	bool		arrived;		/* is the arrival row there? Else there are no deltas */
-	int			lookups;
+	int			misses;
 	TimestampTz last;			/* minute that was looked up last */
 	TimestampTz after;			/* no delta has a minute between these two, */
 	TimestampTz before;			/* themselves excluded */
-	MemoryContext run_context;	/* of the run */
-	GroupKey	from;			/* between these two, themselves included, */
-	GroupKey	to;
-	GroupKey   *run;			/* the run has all keys that deltas have, in order */
-	int			nrun;
 	MemoryContext context;		/* of the first deltas */
 	firsts_hash *firsts;
 } DeltaMemory;
@@ -280,126 +270,44 @@ first_of(const DeltaMemory *m, TimestampTz minute, Datum group, ItemPointer tid)
 	return first_delta(m, keys, 2, ForwardScanDirection, tid, &found, NULL);
 }
 
-/* A key for the rows behind another one, in the order of the index or against it. */
-static void
-key_behind(ScanKey row, ScanKey members, const GroupKey *key, bool inclusive, bool upwards)
-{
-	StrategyNumber strategy = upwards ?
-		(inclusive ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber) :
-		(inclusive ? BTLessEqualStrategyNumber : BTLessStrategyNumber);
-
-	ScanKeyEntryInitialize(&members[0], SK_ROW_MEMBER, Anum_delta_minute, strategy, InvalidOid,
-						   InvalidOid, F_TIMESTAMPTZ_CMP, TimestampTzGetDatum(key->minute));
-	ScanKeyEntryInitialize(&members[1], SK_ROW_MEMBER | SK_ROW_END, Anum_delta_group_key, strategy, InvalidOid,
-						   C_COLLATION_OID, F_BTTEXTCMP,
-						   PointerGetDatum(cstring_to_text_with_len(key->group_key, key->group_len)));
-	memset(row, 0, sizeof(ScanKeyData));
-	row->sk_flags = SK_ROW_HEADER;
-	row->sk_attno = Anum_delta_minute;
-	row->sk_strategy = strategy;
-	row->sk_argument = PointerGetDatum(members);
-}
-
-/* Read a run of keys from this one on, which is included, up or down. */
-static void
-read_run(DeltaMemory *m, const GroupKey *start, bool upwards)
-{
-	Relation	delta = table_open(m->delta, NoLock);
-	Relation	index = index_open(m->index, NoLock);
-	IndexScanDesc scan = rsink_index_beginscan(delta, index, GetActiveSnapshot(), 1);
-	MemoryContext old;
-	GroupKey	key;
-	int			n = 0;
-
-	MemoryContextReset(m->run_context);
-	old = MemoryContextSwitchTo(m->run_context);
-	m->run = palloc(RUN_KEYS * sizeof(GroupKey));
-	key = *start;
-	key.group_key = pnstrdup(start->group_key, start->group_len);
-	m->from = m->to = key;
-	while (n < RUN_KEYS)
-	{
-		ScanKeyData row;
-		ScanKeyData members[2];
-		text	   *group;
-		bool		isnull;
-
-		CHECK_FOR_INTERRUPTS();
-		key_behind(&row, members, &key, n == 0, upwards);
-		index_rescan(scan, &row, 1, NULL, 0);
-		if (!index_getnext_slot(scan, upwards ? ForwardScanDirection : BackwardScanDirection, m->slot))
-			break;
-		key.minute = DatumGetTimestampTz(slot_getattr(m->slot, Anum_delta_minute, &isnull));
-		if (key.minute == DT_NOBEGIN)
-			break;				/* the arrival row */
-		group = DatumGetTextPCopy(slot_getattr(m->slot, Anum_delta_group_key, &isnull));
-		key.group_key = VARDATA_ANY(group);
-		key.group_len = VARSIZE_ANY_EXHDR(group);
-		m->run[upwards ? n : RUN_KEYS - 1 - n] = key;
-		n++;
-	}
-	if (n < RUN_KEYS)
-		key = (GroupKey) {upwards ? DT_NOEND : DT_NOBEGIN, "", 0};
-	if (upwards)
-		m->to = key;
-	else
-	{
-		m->from = key;
-		m->run += RUN_KEYS - n;
-	}
-	m->nrun = n;
-	MemoryContextSwitchTo(old);
-	index_endscan(scan);
-	ExecClearTuple(m->slot);
-	index_close(index, NoLock);
-	table_close(delta, NoLock);
-}
-
-/* Is a key in the run? If it isn't, its gap is noted. */
+/*
+ * Find the gap that a minute is in, looking on in the direction in which the query
+ * reads. False: the minute has deltas.
+ */
 static bool
-is_in_run(DeltaMemory *m, const GroupKey *key)
+find_gap(DeltaMemory *m, TimestampTz minute, bool upwards)
 {
-	int			low = 0;
-	int			high = m->nrun;
+	ItemPointerData tid;
+	TimestampTz next;
+	ScanKeyData key;
 
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-		int			result = rsink_group_compare(key, &m->run[middle]);
-
-		if (result == 0)
-			return true;
-		if (result < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	m->after = low > 0 ? m->run[low - 1].minute : m->from.minute;
-	m->before = low < m->nrun ? m->run[low].minute : m->to.minute;
-	return false;
+	ScanKeyInit(&key, Anum_delta_minute,
+				upwards ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
+				upwards ? F_TIMESTAMPTZ_GE : F_TIMESTAMPTZ_LE, TimestampTzGetDatum(minute));
+	if (!first_delta(m, &key, 1, upwards ? ForwardScanDirection : BackwardScanDirection, &tid, &next, NULL))
+		next = upwards ? DT_NOEND : DT_NOBEGIN;
+	if (next == minute)
+		return false;
+	m->after = upwards ? minute - 1 : next;
+	m->before = upwards ? next : minute + 1;
+	return true;
 }
 
 static bool
 total_stands(DeltaMemory *m, TimestampTz minute, Datum group)
 {
 	bool		upwards = minute >= m->last;
-	text	   *name;
-	GroupKey	key;
 	ItemPointerData tid;
 
 	if (minute > m->after && minute < m->before)
 		return true;
 	m->last = minute;
-	if (m->lookups < LOOKUPS_BEFORE_RUNS)
-	{
-		m->lookups++;
-		return !first_of(m, minute, group, &tid);
-	}
-	name = DatumGetTextPP(group);
-	key = (GroupKey) {minute, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)};
-	if (m->run == NULL || rsink_group_compare(&key, &m->from) < 0 || rsink_group_compare(&key, &m->to) > 0)
-		read_run(m, &key, upwards);
-	return !is_in_run(m, &key);
+	if (m->misses >= MISSES_BEFORE_GAPS && find_gap(m, minute, upwards))
+		return true;
+	if (first_of(m, minute, group, &tid))
+		return false;
+	m->misses++;
+	return true;
 }
 
 static bool
@@ -457,7 +365,6 @@ revenue_sink_stands(PG_FUNCTION_ARGS)
 		m = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(DeltaMemory));
 		m->last = m->after = DT_NOEND;
 		m->before = DT_NOBEGIN;
-		m->run_context = AllocSetContextCreate(fcinfo->flinfo->fn_mcxt, "revenue_sink run", ALLOCSET_DEFAULT_SIZES);
 		m->arrived = begin_query(m, fcinfo);
 		if (!m->arrived)
 		{
