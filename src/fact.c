@@ -487,7 +487,7 @@ is_later(const Version *a, const Version *b)
 	return a->sequence > b->sequence;
 }
 
-/* Keep the better one of those that have a version, and of those that have none. */
+/* Keep the best row that has a version, and the best row that has none. */
 static void
 keep_best(TupleTableSlot *slot, void *arg)
 {

@@ -56,7 +56,7 @@ typedef struct Tally
 } Tally;
 
 static RsinkBatch *batch;		/* in TopTransactionContext, or NULL */
-static List *lost_batches;		/* those that a savepoint's rollback took back */
+static List *lost_batches;		/* batches that a savepoint's rollback took back */
 static Tally *tallies;			/* likewise */
 static const char *unpreparable;	/* a call after which PREPARE does harm */
 
