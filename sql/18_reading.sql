@@ -169,7 +169,7 @@ SET max_parallel_workers_per_gather = 0;
 -- One kind of index scan, or chance decides between two; and what all versions have.
 SET enable_bitmapscan = off;
 SET enable_memoize = off;
-CREATE VIEW of_a_user AS SELECT group_key, minute AS at, revenue * 2 AS twice FROM by_events WHERE revenue IS NOT NULL;
+CREATE VIEW of_a_user AS SELECT group_key, minute AS at, revenue * 2 AS twice FROM by_events WHERE revenue > 0;
 -- the latest
 SELECT * FROM plan($$ SELECT * FROM by_events ORDER BY minute DESC LIMIT 5 $$);
 SELECT * FROM plan($$ SELECT * FROM by_totals ORDER BY minute DESC LIMIT 5 $$);
