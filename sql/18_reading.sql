@@ -128,6 +128,15 @@ SELECT * FROM differs();
 ROLLBACK;
 SELECT * FROM differs();
 
+-- A cursor goes on when the savepoint in which it was first fetched from is rolled back.
+BEGIN;
+DECLARE c NO SCROLL CURSOR FOR SELECT group_key, events FROM by_events ORDER BY minute DESC, group_key;
+SAVEPOINT s;
+FETCH 2 FROM c;
+ROLLBACK TO s;
+FETCH 2 FROM c;
+COMMIT;
+
 --
 -- Plans: nodes from the top down, without those of sub-selects.
 --

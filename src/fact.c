@@ -26,7 +26,6 @@
 #include "miscadmin.h"
 #include "nodes/supportnodes.h"
 #include "storage/itemptr.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -169,9 +168,13 @@ static bool
 first_delta(const DeltaMemory *m, ScanKey keys, int nkeys, ScanDirection direction,
 			ItemPointer tid, TimestampTz *minute, text **group)
 {
-	/* begin_query() has locked both */
+	/*
+	 * The query itself has locked the table. The index needs a lock for each call:
+	 * one that is taken at a cursor's first FETCH may go with a savepoint, and the
+	 * cursor stay.
+	 */
 	Relation	delta = table_open(m->delta, NoLock);
-	Relation	index = index_open(m->index, NoLock);
+	Relation	index = index_open(m->index, AccessShareLock);
 	IndexScanDesc scan = rsink_index_beginscan(delta, index, GetActiveSnapshot(), nkeys);
 	bool		found;
 	bool		isnull;
@@ -187,7 +190,7 @@ first_delta(const DeltaMemory *m, ScanKey keys, int nkeys, ScanDirection directi
 	}
 	index_endscan(scan);
 	ExecClearTuple(m->slot);
-	index_close(index, NoLock);
+	index_close(index, AccessShareLock);
 	table_close(delta, NoLock);
 	return found;
 }
@@ -242,7 +245,6 @@ begin_query(DeltaMemory *m, FunctionCallInfo fcinfo)
 	rsink_require_heap(rel);
 	m->delta = relid;
 	m->index = rsink_table_index(rel, Anum_delta_minute);
-	LockRelationOid(m->index, AccessShareLock);
 	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	m->slot = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsBufferHeapTuple);
 	MemoryContextSwitchTo(old);
