@@ -10,14 +10,22 @@ DROP FUNCTION revenue_sink.lock_for_update();
 -- Tables
 --
 
-ALTER TABLE revenue_sink.sink_catalog ADD COLUMN encoding text, ADD COLUMN sample bytea;
+ALTER TABLE revenue_sink.sink_catalog ADD COLUMN encoding text, ADD COLUMN sample bytea,
+	ADD COLUMN retain interval;
 COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings and secret hash key';
 COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
 COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
+COMMENT ON COLUMN revenue_sink.sink_catalog.retain IS 'for how long facts are kept; NULL: for ever';
 
-ALTER TABLE revenue_sink.sink_state ADD COLUMN totals bigint NOT NULL DEFAULT 0;
+ALTER TABLE revenue_sink.sink_state ADD COLUMN totals bigint NOT NULL DEFAULT 0,
+	ADD COLUMN retained_from timestamptz, ADD COLUMN removed bigint NOT NULL DEFAULT 0,
+	ADD COLUMN discarded bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE revenue_sink.sink_state IS
 	'watermark, horizon, how many events were seen and have expired; of a sink in mode ''totals'' how many totals are merged';
+COMMENT ON COLUMN revenue_sink.sink_state.retained_from IS 'facts of buckets that start before are removed; never falls';
+COMMENT ON COLUMN revenue_sink.sink_state.removed IS 'how many events, in mode ''totals'' totals, were removed with their buckets';
+COMMENT ON COLUMN revenue_sink.sink_state.discarded IS
+	'how many events, in mode ''totals'' versions of totals, came for a bucket that had been removed';
 
 ALTER TABLE revenue_sink.epoch ADD COLUMN given boolean;
 COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the server? NULL in rows of version 1.0';
@@ -25,6 +33,45 @@ COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the serve
 --
 -- Functions
 --
+
+-- Those with another argument take the place of the old ones, and get their grants.
+CREATE FUNCTION revenue_sink.create_sink(
+	sink text,
+	fact text DEFAULT 'fact_revenue_1m',
+	ingest text DEFAULT 'order_events',
+	bucket interval DEFAULT '1 minute',
+	dedup_window interval DEFAULT '1 day',
+	max_future interval DEFAULT '5 minutes',
+	mode text DEFAULT 'events',
+	late_policy text DEFAULT 'reject',
+	on_bad_event text DEFAULT 'error',
+	retain interval DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_create_sink';
+COMMENT ON FUNCTION revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text, interval) IS
+	'make a sink: a fact view to read and an ingest view to write, owned by the caller';
+
+CREATE FUNCTION revenue_sink.alter_sink(
+	sink text,
+	dedup_window interval DEFAULT NULL,
+	max_future interval DEFAULT NULL,
+	late_policy text DEFAULT NULL,
+	on_bad_event text DEFAULT NULL,
+	retain interval DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_alter_sink';
+COMMENT ON FUNCTION revenue_sink.alter_sink(text, interval, interval, text, text, interval) IS
+	'change settings of a sink; NULL leaves one as it is, a retain of 0 turns it off. For its owner';
+
+CREATE FUNCTION revenue_sink.carry_grants(former regprocedure, latter regprocedure)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_carry_grants';
+SELECT revenue_sink.carry_grants(
+		'revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text)',
+		'revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text, interval)'),
+	revenue_sink.carry_grants(
+		'revenue_sink.alter_sink(text, interval, interval, text, text)',
+		'revenue_sink.alter_sink(text, interval, interval, text, text, interval)');
+DROP FUNCTION revenue_sink.carry_grants(regprocedure, regprocedure),
+	revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text),
+	revenue_sink.alter_sink(text, interval, interval, text, text);
 
 CREATE FUNCTION revenue_sink.note_copy()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_note_copy';
@@ -101,7 +148,7 @@ CREATE OR REPLACE VIEW revenue_sink.sink WITH (security_barrier) AS
 	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode,
 		revenue_sink.relation_of(s.name, 'fact') AS fact, revenue_sink.relation_of(s.name, 'ingest') AS ingest,
 		s.bucket, s.dedup_window, s.max_future, s.late_policy, s.on_bad_event,
-		revenue_sink.sink_problem(s.name) AS problem
+		revenue_sink.sink_problem(s.name) AS problem, s.retain
 	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
 	WHERE revenue_sink.may_see(s.name) OR revenue_sink.may_dispose(s.name);
@@ -115,7 +162,8 @@ CREATE OR REPLACE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 		(pg_relation_size(revenue_sink.relation_of(s.name, 'seen'))
 			+ pg_relation_size(revenue_sink.relation_of(s.name, 'spill')))::bigint AS seen_bytes_disk,
 		c.seen_bytes_memory, c.unmerged_deltas,
-		c.last_merge, c.index_state, c.index_percent, c.stats_since
+		c.last_merge, c.index_state, c.index_percent, c.stats_since,
+		t.retained_from, t.removed, t.discarded
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c

@@ -23,21 +23,30 @@ CREATE TABLE revenue_sink.sink_catalog (
 	on_bad_event text NOT NULL,
 	hash_key bytea NOT NULL,
 	encoding text,
-	sample bytea
+	sample bytea,
+	retain interval
 ) USING heap;
 COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings and secret hash key';
 COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
 COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
+COMMENT ON COLUMN revenue_sink.sink_catalog.retain IS 'for how long facts are kept; NULL: for ever';
 
 CREATE TABLE revenue_sink.sink_state (
 	sink_id integer PRIMARY KEY,
 	watermark timestamptz,
 	horizon timestamptz,
 	expired bigint NOT NULL DEFAULT 0,
-	totals bigint NOT NULL DEFAULT 0
+	totals bigint NOT NULL DEFAULT 0,
+	retained_from timestamptz,
+	removed bigint NOT NULL DEFAULT 0,
+	discarded bigint NOT NULL DEFAULT 0
 ) USING heap;
 COMMENT ON TABLE revenue_sink.sink_state IS
 	'watermark, horizon, how many events were seen and have expired; of a sink in mode ''totals'' how many totals are merged';
+COMMENT ON COLUMN revenue_sink.sink_state.retained_from IS 'facts of buckets that start before are removed; never falls';
+COMMENT ON COLUMN revenue_sink.sink_state.removed IS 'how many events, in mode ''totals'' totals, were removed with their buckets';
+COMMENT ON COLUMN revenue_sink.sink_state.discarded IS
+	'how many events, in mode ''totals'' versions of totals, came for a bucket that had been removed';
 
 CREATE TABLE revenue_sink.deferred_event (
 	sink_id integer NOT NULL,
@@ -157,9 +166,10 @@ CREATE FUNCTION revenue_sink.create_sink(
 	max_future interval DEFAULT '5 minutes',
 	mode text DEFAULT 'events',
 	late_policy text DEFAULT 'reject',
-	on_bad_event text DEFAULT 'error')
+	on_bad_event text DEFAULT 'error',
+	retain interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_create_sink';
-COMMENT ON FUNCTION revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text) IS
+COMMENT ON FUNCTION revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text, interval) IS
 	'make a sink: a fact view to read and an ingest view to write, owned by the caller';
 
 CREATE FUNCTION revenue_sink.alter_sink(
@@ -167,10 +177,11 @@ CREATE FUNCTION revenue_sink.alter_sink(
 	dedup_window interval DEFAULT NULL,
 	max_future interval DEFAULT NULL,
 	late_policy text DEFAULT NULL,
-	on_bad_event text DEFAULT NULL)
+	on_bad_event text DEFAULT NULL,
+	retain interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_alter_sink';
-COMMENT ON FUNCTION revenue_sink.alter_sink(text, interval, interval, text, text) IS
-	'change settings of a sink; NULL leaves one as it is. For its owner';
+COMMENT ON FUNCTION revenue_sink.alter_sink(text, interval, interval, text, text, interval) IS
+	'change settings of a sink; NULL leaves one as it is, a retain of 0 turns it off. For its owner';
 
 CREATE FUNCTION revenue_sink.drop_sink(sink text)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_drop_sink';
@@ -376,7 +387,7 @@ CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
 	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode,
 		revenue_sink.relation_of(s.name, 'fact') AS fact, revenue_sink.relation_of(s.name, 'ingest') AS ingest,
 		s.bucket, s.dedup_window, s.max_future, s.late_policy, s.on_bad_event,
-		revenue_sink.sink_problem(s.name) AS problem
+		revenue_sink.sink_problem(s.name) AS problem, s.retain
 	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
 	WHERE revenue_sink.may_see(s.name) OR revenue_sink.may_dispose(s.name);
@@ -390,7 +401,8 @@ CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 		(pg_relation_size(revenue_sink.relation_of(s.name, 'seen'))
 			+ pg_relation_size(revenue_sink.relation_of(s.name, 'spill')))::bigint AS seen_bytes_disk,
 		c.seen_bytes_memory, c.unmerged_deltas,
-		c.last_merge, c.index_state, c.index_percent, c.stats_since
+		c.last_merge, c.index_state, c.index_percent, c.stats_since,
+		t.retained_from, t.removed, t.discarded
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c

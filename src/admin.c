@@ -171,9 +171,19 @@ relation_named(const char *name)
 							NoLock, false);
 }
 
+static void
+raise_short_retain(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("retain must not be shorter than dedup_window"),
+			 errdetail("Events inside the dedup window still move their buckets."),
+			 errhint("Make retain longer or dedup_window shorter; retain => '0' in alter_sink() keeps everything.")));
+}
+
 /*
  * create_sink(sink, fact, ingest, bucket, dedup_window, max_future, mode,
- *			   late_policy, on_bad_event)
+ *			   late_policy, on_bad_event, retain)
  */
 Datum
 revenue_sink_create_sink(PG_FUNCTION_ARGS)
@@ -187,6 +197,7 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	char	   *mode = text_argument(fcinfo, 6, "mode");
 	char	   *late_policy = text_argument(fcinfo, 7, "late_policy");
 	char	   *on_bad_event = text_argument(fcinfo, 8, "on_bad_event");
+	char	   *retain = "NULL";
 	char	   *owner = GetUserNameFromId(GetUserId(), false);
 	unsigned char key[RSINK_HASH_KEY_BYTES];
 	bool		totals;
@@ -196,6 +207,13 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	rsink_require_preload();
 	rsink_require_tables();
 	PreventCommandIfReadOnly("create_sink()");
+	if (!PG_ARGISNULL(9))
+	{
+		retain = interval_argument(fcinfo, 9, "retain", false);
+		if (rsink_interval_usecs(PG_GETARG_INTERVAL_P(9), "retain") <
+			rsink_interval_usecs(PG_GETARG_INTERVAL_P(4), "dedup_window"))
+			raise_short_retain();
+	}
 	require_one_of("mode", mode, "events", "totals");
 	totals = strcmp(mode, "totals") == 0;
 	require_one_of("late_policy", late_policy, "reject", "apply");
@@ -237,10 +255,10 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_INSERT,
 			  "INSERT INTO revenue_sink.sink_catalog (id, name, mode, bucket, dedup_window, max_future, "
-			  "  late_policy, on_bad_event, hash_key, encoding, sample) "
-			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', '', '%s', '\\x%s')",
+			  "  late_policy, on_bad_event, hash_key, encoding, sample, retain) "
+			  "VALUES (%d, %s, '%s', %s, %s, %s, '%s', '%s', '', '%s', '\\x%s', %s)",
 			  id, quote_literal_cstr(sink), mode, bucket, dedup_window, max_future,
-			  late_policy, on_bad_event, rsink_encoding_of_new_sinks(), rsink_sample_hex(key));
+			  late_policy, on_bad_event, rsink_encoding_of_new_sinks(), rsink_sample_hex(key), retain);
 	set_hash_key(id, key);
 	rsink_insert_arrival_rows(id, totals);
 	rsink_home_create(id, sink);
@@ -312,9 +330,9 @@ rsink_mend_rights(const RsinkSink *sink)
 }
 
 /*
- * alter_sink(sink, dedup_window, max_future, late_policy, on_bad_event)
+ * alter_sink(sink, dedup_window, max_future, late_policy, on_bad_event, retain)
  *
- * NULL leaves a setting as it is. Also gives the present owners of the views
+ * NULL leaves a setting as it is; a retain of 0 turns it off. Also gives the present owners of the views
  * the rights they need, after ALTER VIEW .. OWNER TO, and takes former ones'.
  */
 Datum
@@ -332,14 +350,18 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
 		require_one_of("on_bad_event", on_bad_event, "error", "reject");
 	rsink_forbid_prepare("alter_sink()");
 	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_UPDATE,
+	rsink_spi(SPI_OK_UPDATE_RETURNING,
 			  "UPDATE revenue_sink.sink_catalog SET dedup_window = coalesce(%s, dedup_window), "
 			  "  max_future = coalesce(%s, max_future), late_policy = coalesce(%s, late_policy), "
-			  "  on_bad_event = coalesce(%s, on_bad_event) WHERE id = %d",
+			  "  on_bad_event = coalesce(%s, on_bad_event), retain = nullif(coalesce(%s, retain), '0') "
+			  "WHERE id = %d RETURNING coalesce(retain < dedup_window, false)::int::bigint",
 			  PG_ARGISNULL(1) ? "NULL" : interval_argument(fcinfo, 1, "dedup_window", false),
 			  PG_ARGISNULL(2) ? "NULL" : interval_argument(fcinfo, 2, "max_future", true),
 			  late_policy ? quote_literal_cstr(late_policy) : "NULL",
-			  on_bad_event ? quote_literal_cstr(on_bad_event) : "NULL", sink->id);
+			  on_bad_event ? quote_literal_cstr(on_bad_event) : "NULL",
+			  PG_ARGISNULL(5) ? "NULL" : interval_argument(fcinfo, 5, "retain", true), sink->id);
+	if (rsink_spi_int64(0, 1, 0) != 0)
+		raise_short_retain();
 	rsink_pass_on_tables(sink);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();

@@ -18,6 +18,7 @@
 #include "executor/tuptable.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -226,4 +227,34 @@ rsink_table_index(Relation rel, int attnum)
 	if (!OidIsValid(result))
 		raise_no_index(rel, attnum);
 	return result;
+}
+
+/*
+ * A time in a sink's row of the table sink_state, whose OID is given, in a snapshot
+ * or, if that is NULL, as of now; DT_NOBEGIN if it is null, or there is no such row.
+ */
+TimestampTz
+rsink_state_time(Oid state, int32 id, int attnum, Snapshot snapshot)
+{
+	Relation	rel = table_open(state, AccessShareLock);
+	Snapshot	registered = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
+	TimestampTz time = DT_NOBEGIN;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_state_sink_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_state_sink_id), true, registered, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, attnum, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			time = DatumGetTimestampTz(datum);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(registered);
+	table_close(rel, AccessShareLock);
+	return time;
 }

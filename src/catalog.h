@@ -14,6 +14,7 @@
 
 #include "access/htup.h"
 #include "catalog/indexing.h"
+#include "datatype/timestamp.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -28,7 +29,10 @@
 #define Anum_state_horizon			3
 #define Anum_state_expired			4
 #define Anum_state_totals			5
-#define Natts_state					5
+#define Anum_state_retained_from	6
+#define Anum_state_removed			7
+#define Anum_state_discarded		8
+#define Natts_state					8
 
 #define Anum_seen_oldest			1
 #define Anum_seen_newest			2
@@ -133,6 +137,7 @@ extern void rsink_table_insert_many(RsinkTable *table, HeapTuple *tuples, int n)
 extern void rsink_table_close(RsinkTable *table);
 extern TransactionId rsink_topmost_xid(TransactionId xid);
 extern bool rsink_xid_is_prepared(TransactionId xid);
+extern TimestampTz rsink_state_time(Oid state, int32 id, int attnum, Snapshot snapshot);
 extern Oid	rsink_table_index(Relation rel, int attnum);
 extern Relation rsink_table_open_index(const RsinkTable *table, int attnum);
 

@@ -202,6 +202,20 @@ check_totals(Check *check)
 	rsink_spi_end(&spi);
 }
 
+/* No bucket is removed before the horizon has passed it. */
+static void
+check_limit(Check *check)
+{
+	Oid			state = rsink_catalog_relid("sink_state");
+	int32		id = check->sink->id;
+	Snapshot	snapshot = GetActiveSnapshot();
+	TimestampTz horizon = rsink_state_time(state, id, Anum_state_horizon, snapshot);
+	TimestampTz limit = rsink_state_time(state, id, Anum_state_retained_from, snapshot);
+
+	if (limit > horizon)
+		problem(check, "minutes are removed that lie after the horizon");
+}
+
 static void
 check_ledger(Check *check)
 {
@@ -235,6 +249,7 @@ revenue_sink_check(PG_FUNCTION_ARGS)
 	if (!check.sink->totals)
 	{
 		check_sums(&check);
+		check_limit(&check);
 		check_pages(&check);
 	}
 	else

@@ -59,12 +59,13 @@ static Entry *forget;			/* in TopTransactionContext */
 static Size nforget;
 static Size maxforget;
 
-/* A horizon that this transaction has raised, and by which of its parts. */
+/* A horizon, or a limit of what is kept, that a part of this transaction has raised. */
 typedef struct Raised
 {
 	SubTransactionId subid;
 	RsinkShared *shared;
 	Oid			seen;
+	TimestampTz *place;			/* in shared */
 	TimestampTz from;			/* where it was */
 	struct Raised *next;
 } Raised;
@@ -107,11 +108,11 @@ forget_entries(void)
 }
 
 /*
- * Put the horizons back that a subtransaction, or (InvalidSubTransactionId) the
- * whole transaction, has raised.
+ * Put back what a subtransaction, or (InvalidSubTransactionId) the whole
+ * transaction, has raised.
  */
 static void
-lower_horizons(SubTransactionId subid)
+lower_raised(SubTransactionId subid)
 {
 	Raised	  **link = &raised;
 
@@ -126,7 +127,7 @@ lower_horizons(SubTransactionId subid)
 		}
 		LWLockAcquire(&r->shared->lock, LW_EXCLUSIVE);
 		if (r->shared->seen == r->seen)
-			r->shared->horizon = r->from;
+			*r->place = r->from;
 		LWLockRelease(&r->shared->lock);
 		*link = r->next;
 	}
@@ -147,7 +148,7 @@ xact_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_COMMIT)
 		forget_entries();
 	else if (event == XACT_EVENT_ABORT)
-		lower_horizons(InvalidSubTransactionId);
+		lower_raised(InvalidSubTransactionId);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		drop_plans();
 }
@@ -161,7 +162,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId par
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
-		lower_horizons(mine);
+		lower_raised(mine);
 		nforget = 0;
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
@@ -252,6 +253,38 @@ hold_back(RsinkSeen *seen, TimestampTz horizon, TimestampTz candidate)
 }
 
 /*
+ * Raise a time in the sink's shared memory to the candidate, but not past what has
+ * been claimed since low_claim was reset; "includes": times that are equal to it are
+ * behind it. Where it is now is returned. It falls back if this transaction, or the
+ * savepoint, is rolled back.
+ */
+TimestampTz
+rsink_raise(const RsinkSink *sink, TimestampTz *place, TimestampTz candidate, bool includes)
+{
+	RsinkShared *shared = sink->shared;
+	Raised	   *r = MemoryContextAlloc(TopTransactionContext, sizeof(Raised));
+	TimestampTz result;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (shared->low_claim != DT_NOEND)
+		candidate = Min(candidate, includes ? shared->low_claim - 1 : shared->low_claim);
+	if (candidate > *place)
+	{
+		r->subid = GetCurrentSubTransactionId();
+		r->shared = shared;
+		r->seen = sink->seen;
+		r->place = place;
+		r->from = *place;
+		r->next = raised;
+		raised = r;
+		*place = candidate;
+	}
+	result = *place;
+	LWLockRelease(&shared->lock);
+	return result;
+}
+
+/*
  * Raise the shared horizon to the candidate, or as far as undecided events
  * let it. A claim made while we look at the tables shows in low_claim.
  */
@@ -260,7 +293,6 @@ raise_horizon(RsinkSeen *seen, TimestampTz candidate)
 {
 	RsinkShared *shared = seen->shared;
 	TimestampTz horizon;
-	Raised	   *r;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->low_claim = DT_NOEND;
@@ -268,24 +300,7 @@ raise_horizon(RsinkSeen *seen, TimestampTz candidate)
 	LWLockRelease(&shared->lock);
 	if (candidate <= horizon || (candidate = hold_back(seen, horizon, candidate)) <= horizon)
 		return horizon;
-
-	r = MemoryContextAlloc(TopTransactionContext, sizeof(Raised));
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (shared->low_claim != DT_NOEND)
-		candidate = Min(candidate, shared->low_claim - 1);
-	if (candidate > shared->horizon)
-	{
-		r->subid = GetCurrentSubTransactionId();
-		r->shared = shared;
-		r->seen = seen->sink->seen;
-		r->from = shared->horizon;
-		r->next = raised;
-		raised = r;
-		shared->horizon = candidate;
-	}
-	horizon = shared->horizon;
-	LWLockRelease(&shared->lock);
-	return horizon;
+	return rsink_raise(seen->sink, &shared->horizon, candidate, true);
 }
 
 /* Delete page rows whose every event is behind the horizon. */

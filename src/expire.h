@@ -21,6 +21,7 @@ extern void rsink_fold(RsinkSink *sink);
 extern void rsink_refresh_statistics(Oid relid);
 
 /* expire.c */
+extern TimestampTz rsink_raise(const RsinkSink *sink, TimestampTz *place, TimestampTz candidate, bool includes);
 extern int64 rsink_expire(RsinkSink *sink);
 extern void rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp,
 							   const ItemPointerData *tid);

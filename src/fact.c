@@ -88,6 +88,7 @@ typedef struct DeltaMemory
 	Oid			index;			/* of the deltas, on (minute, group_key) */
 	TupleTableSlot *slot;		/* for one of their rows; empty between calls */
 	bool		arrived;		/* is the arrival row there? Else there are no deltas */
+	TimestampTz retained_from;	/* what lies before it is being removed */
 	int			misses;
 	TimestampTz last;			/* minute that was looked up last */
 	TimestampTz after;			/* no delta has a minute between these two, */
@@ -249,6 +250,8 @@ begin_query(DeltaMemory *m, FunctionCallInfo fcinfo)
 	m->slot = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsBufferHeapTuple);
 	MemoryContextSwitchTo(old);
 	table_close(rel, NoLock);
+	m->retained_from = rsink_state_time(get_relname_relid("sink_state", get_func_namespace(fcinfo->flinfo->fn_oid)),
+										atoi(name + strlen("delta_")), Anum_state_retained_from, GetActiveSnapshot());
 	return may_ask(m, PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
 }
 
@@ -349,7 +352,8 @@ delta_stands(DeltaMemory *m, MemoryContext parent, TimestampTz minute, Datum gro
  *
  * Is this row the one that shows its minute and group? A total, whose "delta" is
  * NULL, is if there are no deltas in the snapshot of the query; a delta, which is
- * given by its address, is if it is the first. Takes AccessShareLock on the deltas.
+ * given by its address, is if it is the first. None is that lies before the limit of
+ * what the sink keeps. Takes AccessShareLock on the deltas.
  * Raises insufficient_privilege for another secret than that of the arrival row,
  * wrong_object_type for a table that isn't one of deltas.
  */
@@ -376,6 +380,8 @@ revenue_sink_stands(PG_FUNCTION_ARGS)
 		}
 		fcinfo->flinfo->fn_extra = m;
 	}
+	if (minute < m->retained_from)
+		PG_RETURN_BOOL(false);
 	if (PG_ARGISNULL(4))
 		PG_RETURN_BOOL(total_stands(m, minute, PG_GETARG_DATUM(3)));
 	PG_RETURN_BOOL(delta_stands(m, fcinfo->flinfo->fn_mcxt, minute, PG_GETARG_DATUM(3),

@@ -245,7 +245,7 @@ insert_arrival_row(const char *table, int32 id, const char *values)
 void
 rsink_insert_arrival_rows(int32 id, bool totals)
 {
-	insert_arrival_row("sink_state", id, psprintf("%d, NULL, NULL, 0, 0", id));
+	insert_arrival_row("sink_state", id, psprintf("%d, NULL, NULL, 0, 0, NULL, 0, 0", id));
 	insert_arrival_row("deferred_event", id, psprintf("-%d, '', '', '-infinity', 0, '', now()", id));
 	insert_arrival_row("rejected", id,
 					   psprintf("-%d, '', '', NULL, NULL, NULL, NULL, NULL, now()", id));
@@ -333,18 +333,19 @@ missing_table(const RsinkSink *sink, bool streamed)
 }
 
 /*
- * How many events a sink's revenue counts, and how many were seen, as the current
- * snapshot has it: these are equal. Caller is connected by rsink_spi_begin().
+ * How many events a sink's revenue counts, or has counted in buckets that are
+ * removed, and how many were seen, as the current snapshot has it: these are equal. Caller is connected by rsink_spi_begin().
  */
 void
 rsink_balance(int32 id, int64 *counted, int64 *seen)
 {
 	rsink_spi(SPI_OK_SELECT,
 			  "SELECT coalesce((SELECT sum(events) FROM revenue_sink.total_%d), 0)::bigint "
-			  "  + coalesce((SELECT sum(events) FROM revenue_sink.delta_%d), 0)::bigint, "
+			  "  + coalesce((SELECT sum(events) FROM revenue_sink.delta_%d), 0)::bigint "
+			  "  + coalesce((SELECT removed FROM revenue_sink.sink_state WHERE sink_id = %d), 0), "
 			  "  coalesce((SELECT sum(events) FROM revenue_sink.seen_%d), 0)::bigint "
 			  "  + coalesce((SELECT expired FROM revenue_sink.sink_state WHERE sink_id = %d), 0)",
-			  id, id, id, id);
+			  id, id, id, id, id);
 	*counted = rsink_spi_int64(0, 1, 0);
 	*seen = rsink_spi_int64(0, 2, 0);
 }

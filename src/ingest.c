@@ -206,9 +206,8 @@ insert_total(Collected *c, TupleTableSlot *slot)
 	total.version_isnull = slot->tts_isnull[3];
 	total.version = total.version_isnull ? 0 : DatumGetInt64(slot->tts_values[3]);
 	rsink_table_open(&versions, c->sink->delta);
-	rsink_total_insert(c->sink, &versions, &total, ++c->total);
+	counts.n[rsink_total_insert(c->sink, &versions, &total, ++c->total) ? RSINK_APPLIED : RSINK_LATE]++;
 	rsink_table_close(&versions);
-	counts.n[RSINK_APPLIED] = 1;
 	rsink_writer_count(c->sink, &counts, DT_NOBEGIN);
 }
 

@@ -7,17 +7,13 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
 
 #include "compat.h"
 #include "lock.h"
 #include "spi_util.h"
-
-PG_FUNCTION_INFO_V1(revenue_sink_lock_for_update);
 
 /* The gid of a prepared transaction that has a lock on one of them, or NULL. */
 static char *
@@ -66,33 +62,4 @@ rsink_lock_exclusively(const Oid *relids, int n, const char *used)
 		rsink_spi_end(&spi);
 		LockRelationOid(relids[i], AccessExclusiveLock);
 	}
-}
-
-/*
- * lock_for_update(), for the script that updates the extension: all of its tables
- * and its sinks' views.
- */
-Datum
-revenue_sink_lock_for_update(PG_FUNCTION_ARGS)
-{
-	MemoryContext context = CurrentMemoryContext;
-	RsinkSpi	spi;
-	Oid		   *relids;
-	int			n;
-
-	rsink_spi_begin(&spi);
-	n = (int) rsink_spi(SPI_OK_SELECT,
-						"SELECT c.oid FROM pg_class c LEFT JOIN revenue_sink.sink_catalog s ON c.oid IN (s.ingest, s.fact) "
-						"WHERE (c.relnamespace = 'revenue_sink'::regnamespace AND c.relkind = 'r') "
-						"  OR (s.id IS NOT NULL AND c.relkind = 'v') ORDER BY s.id NULLS LAST, c.oid = s.fact, c.relname");
-	relids = MemoryContextAlloc(context, (n + 1) * sizeof(Oid));
-	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		relids[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	rsink_spi_end(&spi);
-	rsink_lock_exclusively(relids, n, "extension revenue_sink");
-	PG_RETURN_VOID();
 }

@@ -28,6 +28,7 @@
 #include "encoding.h"
 #include "expire.h"
 #include "relations.h"
+#include "retain.h"
 #include "seen.h"
 #include "spi_util.h"
 #include "totals.h"
@@ -78,8 +79,12 @@ Datum
 revenue_sink_expire(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink = maintained_sink(fcinfo, "expire()");
+	TimestampTz oldest = DT_NOBEGIN;
+	int64		removed = rsink_expire(sink);
 
-	PG_RETURN_INT64(rsink_expire(sink));
+	/* by the horizon of now */
+	CommandCounterIncrement();
+	PG_RETURN_INT64(removed + rsink_retain(sink, &oldest));
 }
 
 /* Look for an event in all rows that the snapshot sees: slow, but anywhere. */

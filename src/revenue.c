@@ -23,6 +23,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "group_key.h"
+#include "retain.h"
 #include "revenue.h"
 #include "spi_util.h"
 
@@ -193,26 +194,35 @@ rsink_revenue_end(RsinkRevenue *revenue)
 
 /*
  * Merge deltas that the current snapshot sees into the totals, the oldest minutes
- * first and at most so many; returns how many rows that removed. Caller is connected to SPI and holds the sink's
- * merge lock. In mode 'totals' the "deltas" are versions, of which the winner
- * stays; see the fact view for who that is. The arrival row, before all times, is
- * no delta.
+ * first and at most so many; returns how many rows that removed. Caller is connected
+ * by rsink_spi_begin() and holds the maintenance lock. In mode 'totals' the "deltas"
+ * are versions, of which the winner stays; see the fact view for who that is. The
+ * arrival row, before all times, is no delta. Those before the limit of what the sink
+ * keeps are discarded; see retain.c.
  */
 int64
 rsink_revenue_merge(RsinkSink *sink, int64 most)
 {
 	const char *delta = get_rel_name(sink->delta);
 	const char *total = get_rel_name(sink->total);
+	TimestampTz limit = rsink_state_time(rsink_catalog_relid("sink_state"), sink->id, Anum_state_retained_from, NULL);
+	char	   *first = pstrdup(limit == DT_NOBEGIN ? "-infinity" : timestamptz_to_str(limit));
 	char	   *gone = psprintf("gone AS (DELETE FROM revenue_sink.%s WHERE ctid = ANY (ARRAY(SELECT ctid "
 								"  FROM revenue_sink.%s WHERE minute > '-infinity' ORDER BY minute, group_key "
-								"  LIMIT " INT64_FORMAT ")) RETURNING *)", delta, delta, most);
+								"  LIMIT " INT64_FORMAT ")) RETURNING *), "
+								"kept AS (SELECT * FROM gone WHERE minute >= '%s')", delta, delta, most, first);
+	char	   *result = psprintf("SELECT count(*), count(*) FILTER (WHERE minute < '%s'), "
+								  "  min(minute), sum(revenue) FILTER (WHERE minute < '%s'), "
+								  "  (%s FILTER (WHERE minute < '%s'))::bigint FROM gone", first, first,
+								  sink->totals ? "count(*)" : "sum(events)", first);
+	int64		removed;
 
 	if (sink->totals)
 		rsink_spi(SPI_OK_SELECT,
 				  "WITH %s, present AS (SELECT * FROM revenue_sink.%s WHERE (minute, group_key) IN "
-				  "  (SELECT minute, group_key FROM gone)), "
+				  "  (SELECT minute, group_key FROM kept)), "
 				  "ranked AS (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest "
-				  "  FROM (SELECT * FROM gone UNION ALL SELECT * FROM present) AS every), "
+				  "  FROM (SELECT * FROM kept UNION ALL SELECT * FROM present) AS every), "
 				  "best AS (SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM ranked "
 				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
 				  "  version IS NULL, epoch DESC, number DESC, sequence DESC), "
@@ -229,16 +239,21 @@ rsink_revenue_merge(RsinkSink *sink, int64 most)
 				  "    number = EXCLUDED.number, sequence = EXCLUDED.sequence RETURNING 1), "
 				  "noted AS (UPDATE revenue_sink.sink_state SET totals = totals "
 				  "    + (SELECT count(*) FROM winner) - (SELECT count(*) FROM present) "
-				  "  WHERE sink_id = %d AND EXISTS (SELECT FROM gone)) "
-				  "SELECT count(*) FROM gone", gone, total, total, sink->id);
+				  "  WHERE sink_id = %d AND EXISTS (SELECT FROM kept)) "
+				  "%s", gone, total, total, sink->id, result);
 	else
 		rsink_spi(SPI_OK_SELECT,
 				  "WITH %s, merged AS (INSERT INTO revenue_sink.%s AS t (minute, group_key, revenue, events) "
-				  "  SELECT minute, group_key, sum(revenue), sum(events)::bigint FROM gone "
+				  "  SELECT minute, group_key, sum(revenue), sum(events)::bigint FROM kept "
 				  "  GROUP BY minute, group_key ORDER BY minute, group_key "
 				  "  ON CONFLICT (minute, group_key) DO UPDATE "
 				  "  SET revenue = t.revenue + EXCLUDED.revenue, events = t.events + EXCLUDED.events "
 				  "  RETURNING 1) "
-				  "SELECT count(*) FROM gone", gone, total);
-	return rsink_spi_int64(0, 1, 0);
+				  "%s", gone, total, result);
+	removed = rsink_spi_int64(0, 1, 0);
+	if (rsink_spi_int64(0, 2, 0) > 0)
+		rsink_note_discarded(sink, rsink_spi_int64(0, 2, 0), rsink_spi_int64(0, 5, 0),
+							 SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4),
+							 rsink_spi_int64(0, 3, 0));
+	return removed;
 }

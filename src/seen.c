@@ -449,7 +449,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		}
 		if (i + PREFETCH_AHEAD < n)
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
-		if (event->event_time <= seen->shared->horizon && !sink->apply_late)
+		if ((event->event_time <= seen->shared->horizon && !sink->apply_late) ||
+			event->event_time < seen->shared->retained_from)
 		{
 			event->status = RSINK_LATE;
 			continue;

@@ -157,12 +157,14 @@ catalog_text(HeapTuple tuple, TupleDesc desc, const char *column)
 	return isnull ? NULL : TextDatumGetCString(datum);
 }
 
+/* The length of an interval; 0 where it is null, or there is no such column. */
 static int64
 catalog_interval(HeapTuple tuple, TupleDesc desc, const char *column)
 {
 	bool		isnull;
+	Datum		datum = catalog_column(tuple, desc, column, &isnull);
 
-	return rsink_interval_usecs(DatumGetIntervalP(catalog_column(tuple, desc, column, &isnull)), column);
+	return isnull ? 0 : rsink_interval_usecs(DatumGetIntervalP(datum), column);
 }
 
 static bytea *
@@ -215,6 +217,7 @@ fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 	sink->bucket = catalog_interval(tuple, desc, "bucket");
 	sink->dedup_window = catalog_interval(tuple, desc, "dedup_window");
 	sink->max_future = catalog_interval(tuple, desc, "max_future");
+	sink->retain = catalog_interval(tuple, desc, "retain");
 	if (key == NULL || VARSIZE_ANY_EXHDR(key) != RSINK_HASH_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),

@@ -47,7 +47,9 @@ typedef struct RsinkShared
 	BlockNumber known_blocks;	/* length of the file when last looked at */
 
 	TimestampTz horizon;		/* event times up to it are late */
-	TimestampTz low_claim;		/* least event time claimed since reset */
+	TimestampTz retained_from;	/* buckets before it are removed */
+	TimestampTz low_claim;		/* least event time, or minute in mode 'totals',
+								 * claimed since reset */
 
 	pg_atomic_uint64 last_sequence; /* for rsink_next_sequence() */
 	pg_atomic_uint64 stat[RSINK_NSTATS];
@@ -95,6 +97,7 @@ typedef struct RsinkSink
 	int64		bucket;			/* microseconds */
 	int64		dedup_window;	/* microseconds */
 	int64		max_future;		/* microseconds */
+	int64		retain;			/* microseconds; 0: for ever */
 	unsigned char key[RSINK_HASH_KEY_BYTES];
 	RsinkShared *shared;
 } RsinkSink;

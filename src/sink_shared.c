@@ -121,44 +121,13 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->spilled = false;
 	shared->small_rows = 0;
 	shared->next_block = shared->known_blocks = 0;
-	shared->horizon = DT_NOBEGIN;
+	shared->horizon = shared->retained_from = DT_NOBEGIN;
 	shared->low_claim = DT_NOEND;
 	shared->last_merge = 0;
 	shared->stats_since = GetCurrentTimestamp();
 	pg_atomic_init_u64(&shared->last_sequence, 0);
 	for (int i = 0; i < RSINK_NSTATS; i++)
 		pg_atomic_init_u64(&shared->stat[i], 0);
-}
-
-/*
- * The committed horizon of a sink, from its table; DT_NOBEGIN if there is no
- * such row yet.
- */
-static TimestampTz
-read_horizon(int32 id)
-{
-	Relation	rel = table_open(rsink_catalog_relid("sink_state"), AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TimestampTz horizon = DT_NOBEGIN;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_state_sink_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_state_sink_id), true,
-							  snapshot, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-		Datum		datum = heap_getattr(tuple, Anum_state_horizon, RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-			horizon = DatumGetTimestampTz(datum);
-	}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-	return horizon;
 }
 
 /* Give back one slot of a database, or (InvalidOid) all of them. */
@@ -223,7 +192,9 @@ slot_find(const RsinkSink *sink)
 {
 	RsinkShared *found = NULL;
 	RsinkShared *unused = NULL;
-	TimestampTz horizon = read_horizon(sink->id);
+	Oid			state = rsink_catalog_relid("sink_state");
+	TimestampTz horizon = rsink_state_time(state, sink->id, Anum_state_horizon, NULL);
+	TimestampTz retained_from = rsink_state_time(state, sink->id, Anum_state_retained_from, NULL);
 
 	LWLockAcquire(&slots->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < rsink_max_sinks && found == NULL; i++)
@@ -247,7 +218,10 @@ slot_find(const RsinkSink *sink)
 	{
 		LWLockAcquire(&found->lock, LW_EXCLUSIVE);
 		if (found->seen == sink->seen)
+		{
 			found->horizon = Max(found->horizon, horizon);
+			found->retained_from = Max(found->retained_from, retained_from);
+		}
 		LWLockRelease(&found->lock);
 	}
 	return found;

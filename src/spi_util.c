@@ -101,7 +101,8 @@ rsink_spi(int expected, const char *format,...)
 	callback.callback = spi_context;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;
-	if (expected == SPI_OK_UTILITY || expected == SPI_OK_UPDATE || expected == SPI_OK_INSERT)
+	if (expected == SPI_OK_UTILITY || expected == SPI_OK_UPDATE || expected == SPI_OK_UPDATE_RETURNING ||
+		expected == SPI_OK_INSERT)
 		error_context_stack = &callback;
 	code = SPI_execute(sql.data, false, 0);
 	error_context_stack = callback.previous;

@@ -31,6 +31,7 @@
 #include "amount.h"
 #include "argument.h"
 #include "compat.h"
+#include "deferred.h"
 #include "revenue.h"
 #include "seen.h"
 #include "totals.h"
@@ -141,11 +142,27 @@ check_total(const RsinkSink *sink, const RsinkTotal *total, int64 position)
 				 errhint("Send a shorter key.")));
 }
 
+/* Set a version aside whose minute the sink keeps no longer. */
+static void
+reject_late(const RsinkSink *sink, const RsinkTotal *total)
+{
+	RsinkEvent	event = {.event_time = total->minute, .amount = total->revenue};
+	RsinkEvent *events[] = {&event};
+	const char *reasons[] = {rsink_status_name[RSINK_LATE]};
+
+	if (total->group_key)
+	{
+		event.group_key = VARDATA_ANY(total->group_key);
+		event.group_len = VARSIZE_ANY_EXHDR(total->group_key);
+	}
+	rsink_reject(sink, events, reasons, 1);
+}
+
 /*
- * Insert one version of a total. Raises for a bad one; "position" is where in
- * its batch it stands.
+ * Insert one version of a total. False: its minute is removed, and the version is set
+ * aside. Raises for a bad one; "position" is where in its batch it stands.
  */
-void
+bool
 rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *total,
 				   int64 position)
 {
@@ -155,6 +172,7 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 	Datum		values[Natts_version];
 	bool		nulls[Natts_version] = {false};
 	bool		ranked;			/* epoch and number stand in for a version */
+	bool		late;
 	HeapTuple	tuple;
 
 	check_total(sink, total, position);
@@ -169,13 +187,26 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 	values[Anum_version_number - 1] = Int64GetDatum(ranked ? batch->number : 0);
 	values[Anum_version_sequence - 1] = Int64GetDatum(sequence);
 	tuple = heap_form_tuple(RelationGetDescr(versions->rel), values, nulls);
-	rsink_table_insert(versions, tuple);
-	remember(inserted_for(sink), &tuple->t_self, sequence, previous);
+
+	/* inside the section, so that no limit passes between the look and the row */
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	late = total->minute < sink->shared->retained_from;
+	if (!late)
+	{
+		sink->shared->low_claim = Min(sink->shared->low_claim, total->minute);
+		rsink_table_insert(versions, tuple);
+	}
+	LWLockRelease(&sink->shared->lock);
+	if (late)
+		reject_late(sink, total);
+	else
+		remember(inserted_for(sink), &tuple->t_self, sequence, previous);
 	heap_freetuple(tuple);
+	return !late;
 }
 
 /*
- * upsert(sink, minute[], revenue[], group_key[], version) -> bigint
+ * upsert(sink, minute[], revenue[], group_key[], version) -> how many were taken
  */
 Datum
 revenue_sink_upsert(PG_FUNCTION_ARGS)
@@ -206,12 +237,11 @@ revenue_sink_upsert(PG_FUNCTION_ARGS)
 		total.minute = rsink_column_int64(&minute, &total.minute_isnull);
 		total.revenue = (Numeric) rsink_column_varlena(&revenue);
 		total.group_key = grouped ? (text *) rsink_column_varlena(&group_key) : NULL;
-		rsink_total_insert(sink, &versions, &total, i + 1);
+		counts.n[rsink_total_insert(sink, &versions, &total, i + 1) ? RSINK_APPLIED : RSINK_LATE]++;
 	}
 	rsink_table_close(&versions);
-	counts.n[RSINK_APPLIED] = minute.length;
 	rsink_writer_count(sink, &counts, DT_NOBEGIN);
-	PG_RETURN_INT64(minute.length);
+	PG_RETURN_INT64(counts.n[RSINK_APPLIED]);
 }
 
 /* Insert the rows of this transaction again, as the latest. */

@@ -24,7 +24,7 @@ typedef struct RsinkTotal
 	int64		version;
 } RsinkTotal;
 
-extern void rsink_total_insert(RsinkSink *sink, RsinkTable *versions,
+extern bool rsink_total_insert(RsinkSink *sink, RsinkTable *versions,
 							   const RsinkTotal *total, int64 position);
 extern bool rsink_totals_pending(const RsinkSink *sink);
 extern void rsink_init_totals(void);

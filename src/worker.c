@@ -49,6 +49,7 @@
 #include "compat.h"
 #include "expire.h"
 #include "launcher.h"
+#include "retain.h"
 #include "revenue.h"
 #include "seen.h"
 #include "settings.h"
@@ -310,6 +311,27 @@ settle_and_merge(Tended *t)
 	return moved;
 }
 
+/* Remove what the sink keeps no longer, in short transactions; returns how many totals. */
+static int64
+remove_old(Tended *t)
+{
+	TimestampTz oldest = DT_NOBEGIN;
+	int64		all = 0;
+	int64		removed = RSINK_RETAIN_ROWS;
+
+	for (int step = 0; step < MERGE_STEPS && removed == RSINK_RETAIN_ROWS; step++)
+	{
+		RsinkSink  *sink = begin_sink_step("remove old totals of sink", t->name);
+
+		if (sink == NULL)
+			break;
+		removed = rsink_maintenance_lock(sink, false) ? rsink_retain(sink, &oldest) : 0;
+		all += removed;
+		end_step();
+	}
+	return all;
+}
+
 /* Tell the planner of tables that have grown or shrunk a lot. */
 static void
 refresh_statistics(Tended *t)
@@ -343,6 +365,8 @@ tend(Tended *t)
 	if (rsink_maintenance_lock(sink, false))
 		moved += rsink_expire(sink);
 	end_step();
+
+	moved += remove_old(t);
 
 	if ((sink = begin_sink_step("pack sink", t->name)) == NULL)
 		return moved;

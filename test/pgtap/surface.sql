@@ -29,9 +29,11 @@ INSERT INTO contract VALUES
 	('create_sink', 'sink text, fact text DEFAULT ''fact_revenue_1m''::text, ingest text DEFAULT ''order_events''::text, '
 		'bucket interval DEFAULT ''00:01:00''::interval, dedup_window interval DEFAULT ''1 day''::interval, '
 		'max_future interval DEFAULT ''00:05:00''::interval, mode text DEFAULT ''events''::text, '
-		'late_policy text DEFAULT ''reject''::text, on_bad_event text DEFAULT ''error''::text', 'void', 'v'),
+		'late_policy text DEFAULT ''reject''::text, on_bad_event text DEFAULT ''error''::text, '
+		'retain interval DEFAULT NULL::interval', 'void', 'v'),
 	('alter_sink', 'sink text, dedup_window interval DEFAULT NULL::interval, max_future interval DEFAULT NULL::interval, '
-		'late_policy text DEFAULT NULL::text, on_bad_event text DEFAULT NULL::text', 'void', 'v'),
+		'late_policy text DEFAULT NULL::text, on_bad_event text DEFAULT NULL::text, '
+		'retain interval DEFAULT NULL::interval', 'void', 'v'),
 	('drop_sink', 'sink text', 'void', 'v'),
 	('adopt_sink', 'sink text', 'void', 'v'),
 	('apply', 'sink text, order_id text[], event_id text[], event_time timestamp with time zone[], amount numeric[], '
@@ -95,11 +97,12 @@ SELECT is((SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.attty
 	v.columns, format('columns of the view revenue_sink.%s', v.name))
 FROM (VALUES
 	('sink', 'sink text, owner name, mode text, fact regclass, ingest regclass, bucket interval, dedup_window interval, '
-		'max_future interval, late_policy text, on_bad_event text, problem text'),
+		'max_future interval, late_policy text, on_bad_event text, problem text, retain interval'),
 	('stat_sink', 'sink text, applied bigint, duplicate bigint, deferred bigint, conflict bigint, late bigint, rejected bigint, '
 		'batches bigint, horizon timestamp with time zone, watermark timestamp with time zone, seen_events bigint, '
 		'seen_bytes_disk bigint, seen_bytes_memory bigint, unmerged_deltas bigint, last_merge timestamp with time zone, '
-		'index_state text, index_percent real, stats_since timestamp with time zone'),
+		'index_state text, index_percent real, stats_since timestamp with time zone, retained_from timestamp with time zone, '
+		'removed bigint, discarded bigint'),
 	('writer', 'sink text, job text, writer text, epoch bigint, opened_at timestamp with time zone, last_number bigint, '
 		'events bigint, newest_event_time timestamp with time zone, last_batch_at timestamp with time zone'),
 	('rejected_event', 'sink text, reason text, order_id text, event_id text, event_time timestamp with time zone, '

@@ -489,4 +489,23 @@ is(say_of('restored', "$update; " . $calls[0] . '; ' . apply_of(1, 355)
 is(say_of('empty', "CREATE EXTENSION revenue_sink VERSION '1.0'; $update; SELECT revenue_sink.create_sink('s'); "
 	  . "SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01+00', 1)"), "\napplied", 'an update without sinks');
 
+# Who may call the functions that have got another argument
+$node->safe_psql('postgres', 'CREATE DATABASE granted');
+$node->safe_psql('granted', qq(
+CREATE EXTENSION revenue_sink VERSION '1.0';
+REVOKE EXECUTE ON FUNCTION revenue_sink.create_sink FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION revenue_sink.create_sink TO seller WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION revenue_sink.alter_sink TO reader;
+$update));
+my $rights = q(SELECT f, r, has_function_privilege(r, p.oid, 'EXECUTE'), has_function_privilege(r, p.oid, 'EXECUTE WITH GRANT OPTION')
+FROM unnest('{create_sink,alter_sink}'::text[]) f JOIN pg_proc p ON proname = f AND pronamespace = 'revenue_sink'::regnamespace,
+	unnest('{seller,reader,public}'::text[]) r ORDER BY 1, 2);
+my $expected = "alter_sink|public|t|f\nalter_sink|reader|t|f\nalter_sink|seller|t|f\n"
+  . "create_sink|public|f|f\ncreate_sink|reader|f|f\ncreate_sink|seller|t|t";
+is(say_of('granted', $rights), $expected, 'an update carries grants over');
+$node->safe_psql('postgres', 'CREATE DATABASE granted_again');
+system_or_bail('pg_dump', '-d', $node->connstr('granted'), '-Fc', '-f', "$dir/granted");
+system_or_bail('pg_restore', '--exit-on-error', '-d', $node->connstr('granted_again'), "$dir/granted");
+is(say_of('granted_again', $rights), $expected, 'and a dump takes them along');
+
 done_testing();

@@ -1,0 +1,221 @@
+/*-------------------------------------------------------------------------
+ *
+ * retain.c
+ *	  Removing the buckets that a sink keeps no longer.
+ *
+ * A sink with the setting retain has a limit, sink_state.retained_from: the start
+ * of the oldest bucket that it keeps. The limit only rises. It follows the horizon,
+ * which is held back by all events that aren't decided yet, so none of those can
+ * belong to a bucket before it; in mode 'totals', which has no horizon, it follows
+ * the newest minute, and unfinished versions hold it back.
+ *
+ * The limit is raised first, and what lies before it is removed afterwards, in
+ * short transactions. In between the fact view shows nothing of it: a query reads
+ * the limit of its own snapshot (see fact.c), and so shows a bucket either whole or
+ * not at all. What writers bring for a bucket before the limit is late, whatever
+ * the late_policy; they ask under the sink's lock, see seen.c and totals.c.
+ *
+ * Before the limit is raised, all committed deltas before it are merged. So a delta
+ * before the limit that is met later has come too late: late_policy 'apply' counts
+ * events behind the horizon without holding the horizon back, and their transaction
+ * may commit after their bucket is gone. Merging discards such deltas and reports
+ * them. To count them would show a part of a bucket as if it were the whole.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "common/int.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "expire.h"
+#include "retain.h"
+#include "revenue.h"
+#include "spi_util.h"
+#include "totals.h"
+
+/*
+ * The newest minute of a sink in mode 'totals'. Minutes further ahead of the clock
+ * than max_future don't count, since a single wrong one would remove everything.
+ */
+static TimestampTz
+newest_minute(const RsinkSink *sink)
+{
+	TimestampTz latest;
+	char	   *condition = "minute > '-infinity'";
+
+	if (!pg_add_s64_overflow(GetCurrentTimestamp(), sink->max_future, &latest) && IS_VALID_TIMESTAMP(latest))
+		condition = psprintf("minute > '-infinity' AND minute <= '%s'", timestamptz_to_str(latest));
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT greatest((SELECT max(minute) FROM revenue_sink.%s WHERE %s), "
+			  "  (SELECT max(minute) FROM revenue_sink.%s WHERE %s))",
+			  get_rel_name(sink->total), condition, get_rel_name(sink->delta), condition);
+	return rsink_spi_int64(0, 1, DT_NOBEGIN);
+}
+
+/* Where the limit is to be by the sink's settings; DT_NOBEGIN: nowhere. */
+static TimestampTz
+wanted_limit(const RsinkSink *sink)
+{
+	TimestampTz newest;
+	int64		kept = sink->retain;
+	TimestampTz limit;
+
+	if (sink->retain == 0)
+		return DT_NOBEGIN;
+	if (sink->totals)
+		newest = newest_minute(sink);
+	else
+	{
+		newest = rsink_state_time(rsink_catalog_relid("sink_state"), sink->id, Anum_state_horizon, NULL);
+		kept -= sink->dedup_window;
+	}
+	if (TIMESTAMP_NOT_FINITE(newest) || pg_sub_s64_overflow(newest, kept, &limit) ||
+		limit < MIN_TIMESTAMP + sink->bucket)
+		return DT_NOBEGIN;
+	return rsink_bucket_start(limit, sink->bucket);
+}
+
+/*
+ * The first minute of which there is a delta; DT_NOEND if there is none. In mode
+ * 'totals' unfinished ones count as well.
+ */
+static TimestampTz
+first_unmerged(const RsinkSink *sink)
+{
+	Relation	rel = table_open(sink->delta, AccessShareLock);
+	Relation	index = index_open(rsink_table_index(rel, Anum_delta_minute), AccessShareLock);
+	Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+	TimestampTz minute = DT_NOEND;
+	SnapshotData dirty;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, Anum_delta_minute, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+				TimestampTzGetDatum(DT_NOBEGIN));
+	scan = systable_beginscan_ordered(rel, index, sink->totals ? &dirty : latest, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		bool		isnull;
+
+		minute = DatumGetTimestampTz(heap_getattr(tuple, Anum_delta_minute, RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(latest);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return minute;
+}
+
+/*
+ * Raise the limit in shared memory, as far as what isn't merged lets it. A version
+ * that is inserted while we look at the table shows in low_claim.
+ */
+static TimestampTz
+raise_limit(RsinkSink *sink)
+{
+	RsinkShared *shared = sink->shared;
+	TimestampTz wanted = wanted_limit(sink);
+	TimestampTz limit;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->low_claim = DT_NOEND;
+	limit = shared->retained_from;
+	LWLockRelease(&shared->lock);
+	if (wanted <= limit)
+		return limit;
+
+	/* versions of this very transaction have no rank yet; they hold the limit back */
+	if (first_unmerged(sink) < wanted && !rsink_totals_pending(sink))
+		rsink_revenue_merge(sink, RSINK_RETAIN_ROWS);
+	return rsink_raise(sink, &shared->retained_from, Min(wanted, first_unmerged(sink)), false);
+}
+
+/*
+ * Remove totals before the limit, from *oldest on, where the last call of this round
+ * has stopped; returns how many.
+ */
+static int64
+remove_totals(const RsinkSink *sink, TimestampTz limit, TimestampTz *oldest)
+{
+	const char *total = get_rel_name(sink->total);
+	const char *events = sink->totals ? "count(*)" : "coalesce(sum(events), 0)::bigint";
+	char	   *from = pstrdup(TIMESTAMP_NOT_FINITE(*oldest) ? "-infinity" : timestamptz_to_str(*oldest));
+	int64		removed;
+
+	rsink_spi(SPI_OK_SELECT,
+			  "WITH gone AS (DELETE FROM revenue_sink.%s WHERE ctid = ANY (ARRAY(SELECT ctid FROM revenue_sink.%s "
+			  "    WHERE minute >= '%s' AND minute < '%s' ORDER BY minute, group_key LIMIT %d)) RETURNING *), "
+			  "noted AS (UPDATE revenue_sink.sink_state SET removed = removed + (SELECT %s FROM gone), "
+			  "    totals = totals - (SELECT count(*) FROM gone WHERE %s) "
+			  "  WHERE sink_id = %d AND EXISTS (SELECT FROM gone)) "
+			  "SELECT count(*), max(minute) FROM gone",
+			  total, total, from, timestamptz_to_str(limit), RSINK_RETAIN_ROWS, events,
+			  sink->totals ? "true" : "false", sink->id);
+	removed = rsink_spi_int64(0, 1, 0);
+	*oldest = rsink_spi_int64(0, 2, *oldest);
+	return removed;
+}
+
+/*
+ * Raise the limit of what a sink keeps, and remove at most RSINK_RETAIN_ROWS totals
+ * before it, in the current transaction; returns how many. *oldest is DT_NOBEGIN
+ * for the first call of a round, and then belongs to this function. Caller holds
+ * the maintenance lock.
+ */
+int64
+rsink_retain(RsinkSink *sink, TimestampTz *oldest)
+{
+	TimestampTz stored = rsink_state_time(rsink_catalog_relid("sink_state"), sink->id, Anum_state_retained_from, NULL);
+	TimestampTz limit;
+	int64		removed = 0;
+	RsinkSpi	spi;
+
+	if (sink->retain == 0 && stored == DT_NOBEGIN)
+		return 0;
+
+	/* a restore may have brought a limit that shared memory doesn't know */
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	sink->shared->retained_from = Max(sink->shared->retained_from, stored);
+	LWLockRelease(&sink->shared->lock);
+
+	rsink_spi_begin(&spi);
+	limit = *oldest == DT_NOBEGIN ? raise_limit(sink) : stored;
+	if (limit > stored)
+		rsink_spi(SPI_OK_UPDATE, "UPDATE revenue_sink.sink_state SET retained_from = '%s' WHERE sink_id = %d",
+				  timestamptz_to_str(limit), sink->id);
+	if (limit != DT_NOBEGIN)
+		removed = remove_totals(sink, limit, oldest);
+	rsink_spi_end(&spi);
+	return removed;
+}
+
+/*
+ * Count and report deltas, or versions in mode 'totals', that were merged after
+ * their buckets had been removed. Caller is connected by rsink_spi_begin().
+ */
+void
+rsink_note_discarded(const RsinkSink *sink, int64 rows, int64 events, const char *revenue, TimestampTz oldest)
+{
+	rsink_spi(SPI_OK_UPDATE,
+			  "UPDATE revenue_sink.sink_state SET discarded = discarded + " INT64_FORMAT ", "
+			  "  removed = removed + " INT64_FORMAT " WHERE sink_id = %d",
+			  sink->totals ? rows : events, sink->totals ? 0 : events, sink->id);
+	ereport(WARNING,
+			(errmsg("sink \"%s\" has discarded what came after its minutes had been removed", sink->name),
+			 sink->totals ? errdetail("Totals: %lld. The oldest of the minutes: %s.", (long long) rows,
+									  timestamptz_to_str(oldest)) :
+			 errdetail("Events: %lld, with a revenue of %s. The oldest of the minutes: %s.",
+					   (long long) events, revenue, timestamptz_to_str(oldest)),
+			 errhint("A longer retain leaves more time for what is late.")));
+}
