@@ -21,6 +21,7 @@ import psycopg2
 
 from play import Sequence
 from session import Log, Mismatch, Session
+from state import EPOCH
 from watch import watch
 
 MINUTE = datetime.timedelta(minutes=1)
@@ -46,12 +47,14 @@ class Sink:
         self.writers = rng.random() < 0.6
         self.bucket = rng.choice((MINUTE, datetime.timedelta(seconds=40), MINUTE * (1 if self.totals else 5)))
         self.window = MINUTE * 10 if self.tight else datetime.timedelta(days=1)
+        self.retain = self.window + MINUTE * rng.choice((0, 3, 10)) if self.tight and rng.random() < 0.7 else None
         self.spread = MINUTE * 30 if self.tight else MINUTE * rng.choice((1, 3, 8))
         self.step = MINUTE * 60 if self.tight else MINUTE * 10
         self.name = rng.choice(("model_%d", "model's %d", 'Mo"del %d')) % group
         self.fact = rng.choice(("fact_%d", '"model"."Fact %d"')) % group
         self.ingest = rng.choice(("ingest_%d", '"model"."In""gest %d"')) % group
         self.horizon = None
+        self.limit = None               # facts of minutes before it are removed
 
     def base(self, number):
         """Where the minutes of a sequence begin: all of them have passed."""
@@ -61,9 +64,9 @@ class Sink:
     def create(self, admin):
         mode = "totals" if self.totals else "events"
         admin.run("SELECT revenue_sink.create_sink(%s, %s, %s, bucket => %s, dedup_window => %s,"
-                  " mode => %s, late_policy => %s, on_bad_event => %s)",
+                  " mode => %s, late_policy => %s, on_bad_event => %s, retain => %s)",
                   [self.name, self.fact, self.ingest, self.bucket, self.window, mode,
-                   "apply" if self.apply_late else "reject", "reject" if self.reject_bad else "error"])
+                   "apply" if self.apply_late else "reject", "reject" if self.reject_bad else "error", self.retain])
         if not self.totals:
             first = self.base(0) - self.step
             admin.run("SELECT revenue_sink.apply(%s, 'first', '1', %s, 0)", [self.name, first.isoformat()])
@@ -73,9 +76,17 @@ class Sink:
                 raise Mismatch("the horizon is %s after a first event of %s" % (self.horizon, first))
 
     def read_horizon(self, admin):
-        rows = admin.run("SELECT horizon FROM revenue_sink.stat_sink WHERE sink = %s AND isfinite(horizon)",
-                         [self.name])
-        self.horizon = rows[0][0] if rows else None
+        """The horizon, and the limit that follows from it."""
+        rows = admin.run("SELECT horizon, retained_from FROM revenue_sink.stat_sink WHERE sink = %s"
+                         " AND isfinite(horizon)", [self.name])
+        self.horizon, limit = rows[0] if rows else (None, None)
+        if self.retain is not None and self.horizon is not None:
+            self.limit = self.minute(self.horizon - (self.retain - self.window))
+        if limit != self.limit:
+            raise Mismatch("minutes are kept from %s on, not from %s" % (limit, self.limit))
+
+    def minute(self, time):
+        return EPOCH + ((time - EPOCH) // self.bucket) * self.bucket
 
     def drop(self, admin):
         admin.run("SELECT revenue_sink.drop_sink(%s)", [self.name])

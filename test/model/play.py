@@ -180,7 +180,7 @@ class Sequence:
         s.tx.release(name)
 
     def may_prepare(self, tx):
-        return not tx.failed and not tx.batch() and not tx.of(Merge)
+        return not tx.failed and not tx.batch() and not tx.merged
 
     def prepare(self, s):
         self.gids += 1
@@ -414,6 +414,7 @@ class Sequence:
         s.run("SELECT revenue_sink.expire(%s)", [self.sink.name])
         before, least = self.sink.horizon, self.model.least_undecided()
         self.sink.read_horizon(self.admin)
+        self.model.expire()
         if before is not None and (self.sink.horizon is None or self.sink.horizon < before):
             raise Mismatch("the horizon went back from %s to %s" % (before, self.sink.horizon))
         if least is not None and self.sink.horizon is not None and self.sink.horizon >= least:

@@ -51,6 +51,7 @@ class Tx:
         self.calls = 0
         self.upserted = False           # even if it was rolled back
         self.began = False              # a batch, even if it was rolled back
+        self.merged = False             # likewise
 
     def effects(self):
         return (effect for _, effects in self.frames for effect in effects)
@@ -60,6 +61,7 @@ class Tx:
 
     def add(self, effect):
         self.began |= isinstance(effect, Batch)
+        self.merged |= isinstance(effect, Merge)
         self.frames[-1][1].append(effect)
 
     def push(self, name):
@@ -103,6 +105,7 @@ class Model:
         self.seq = 0                    # the commit order
         self.tick = 0                   # the order of statements
         self.committed = []             # (seq, effect)
+        self.limits = [(0, sink.limit)]     # of what is kept, likewise
         self.counted = {}               # key -> event, of committed claims
         self.pending = []               # committed Deferred, not settled
         self.open = []                  # transactions, prepared ones too
@@ -244,15 +247,24 @@ class Model:
 
     # -- what readers see --------------------------------------------------
 
-    def minute(self, time):
-        span = self.sink.bucket
-        return EPOCH + ((time - EPOCH) // span) * span
+    def expire(self):
+        """The sink has raised its limit, if it has one, in a transaction of its own."""
+        self.seq += 1
+        self.limits.append((self.seq, self.sink.limit))
+
+    def is_removed(self, tx, minute):
+        """Has tx a snapshot in which the minute is no longer kept?"""
+        seen = self.seq if tx is None or tx.snapshot is None else tx.snapshot
+        limit = max((limit for seq, limit in self.limits if seq <= seen and limit is not None), default=None)
+        return limit is not None and minute < limit
 
     def fact(self, tx):
         """(minute, group) -> (revenue, events)."""
         totals = {}
         for _, claim in self.visible(tx, Claim):
-            cell = (self.minute(claim.event.time), claim.event.group or "")
+            cell = (self.sink.minute(claim.event.time), claim.event.group or "")
+            if self.is_removed(tx, cell[0]):
+                continue
             revenue, events = totals.get(cell, (Decimal(0), 0))
             totals[cell] = (revenue + Decimal(claim.event.amount), events + 1)
         return totals
