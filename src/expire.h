@@ -16,7 +16,7 @@ extern int	rsink_rejected_retention;
 /* maintain.c */
 extern bool rsink_maintenance_lock(const RsinkSink *sink, bool wait);
 extern int64 rsink_settle(RsinkSink *sink, bool *pending);
-extern int64 rsink_merge_deltas(RsinkSink *sink, int64 most);
+extern int64 rsink_merge_deltas(RsinkSink *sink, int64 most, BlockNumber *from);
 extern void rsink_fold(RsinkSink *sink);
 extern void rsink_refresh_statistics(Oid relid);
 

@@ -167,16 +167,17 @@ rsink_settle(RsinkSink *sink, bool *pending)
 
 /*
  * Merge at most so many deltas into totals, in the current transaction; returns
- * the rows removed. Caller holds the maintenance lock.
+ * the rows removed. *from is 0 for the first call of a round; see
+ * rsink_revenue_merge(). Caller holds the maintenance lock.
  */
 int64
-rsink_merge_deltas(RsinkSink *sink, int64 most)
+rsink_merge_deltas(RsinkSink *sink, int64 most, BlockNumber *from)
 {
 	int64		removed;
 	RsinkSpi	spi;
 
 	rsink_spi_begin(&spi);
-	removed = rsink_revenue_merge(sink, most);
+	removed = rsink_revenue_merge(sink, DT_NOEND, most, from);
 	rsink_spi_end(&spi);
 	if (sink->shared != NULL)
 		sink->shared->last_merge = GetCurrentTimestamp();

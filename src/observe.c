@@ -60,6 +60,7 @@ Datum
 revenue_sink_merge(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink = maintained_sink(fcinfo, "merge()");
+	BlockNumber from = 0;
 	int64		removed;
 
 	/* merging them now would take "the last commit" for "now" */
@@ -71,7 +72,7 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 				 errhint("COMMIT first.")));
 	removed = sink->totals ? 0 : rsink_settle(sink, NULL);
 
-	PG_RETURN_INT64(removed + rsink_merge_deltas(sink, PG_INT64_MAX));
+	PG_RETURN_INT64(removed + rsink_merge_deltas(sink, PG_INT64_MAX, &from));
 }
 
 /* expire(sink) -> rows removed */

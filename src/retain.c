@@ -127,6 +127,7 @@ raise_limit(RsinkSink *sink)
 	RsinkShared *shared = sink->shared;
 	TimestampTz wanted = wanted_limit(sink);
 	TimestampTz limit;
+	BlockNumber from = 0;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->low_claim = DT_NOEND;
@@ -137,7 +138,7 @@ raise_limit(RsinkSink *sink)
 
 	/* versions of this very transaction have no rank yet; they hold the limit back */
 	if (first_unmerged(sink) < wanted && !rsink_totals_pending(sink))
-		rsink_revenue_merge(sink, RSINK_RETAIN_ROWS);
+		rsink_revenue_merge(sink, wanted, RSINK_RETAIN_ROWS, &from);
 	return rsink_raise(sink, &shared->retained_from, Min(wanted, first_unmerged(sink)), false);
 }
 

@@ -193,27 +193,33 @@ rsink_revenue_end(RsinkRevenue *revenue)
 }
 
 /*
- * Merge deltas that the current snapshot sees into the totals, the oldest minutes
- * first and at most so many; returns how many rows that removed. Caller is connected
- * by rsink_spi_begin() and holds the maintenance lock. In mode 'totals' the "deltas"
+ * Merge deltas that the current snapshot sees, of minutes before a limit (DT_NOEND:
+ * all) and at most so many, into the totals; returns how many rows that removed. They
+ * are taken in the order of the table from block *from on, which becomes the last one
+ * that was read: those before it are empty by then, or dead. Caller is connected by
+ * rsink_spi_begin() and holds the maintenance lock. In mode 'totals' the "deltas"
  * are versions, of which the winner stays; see the fact view for who that is. The
  * arrival row, before all times, is no delta. Those before the limit of what the sink
  * keeps are discarded; see retain.c.
  */
 int64
-rsink_revenue_merge(RsinkSink *sink, int64 most)
+rsink_revenue_merge(RsinkSink *sink, TimestampTz before, int64 most, BlockNumber *from)
 {
 	const char *delta = get_rel_name(sink->delta);
 	const char *total = get_rel_name(sink->total);
 	TimestampTz limit = rsink_state_time(rsink_catalog_relid("sink_state"), sink->id, Anum_state_retained_from, NULL);
 	char	   *first = pstrdup(limit == DT_NOBEGIN ? "-infinity" : timestamptz_to_str(limit));
-	char	   *gone = psprintf("gone AS (DELETE FROM revenue_sink.%s WHERE ctid = ANY (ARRAY(SELECT ctid "
-								"  FROM revenue_sink.%s WHERE minute > '-infinity' ORDER BY minute, group_key "
-								"  LIMIT " INT64_FORMAT ")) RETURNING *), "
-								"kept AS (SELECT * FROM gone WHERE minute >= '%s')", delta, delta, most, first);
+	char	   *range = before == DT_NOEND ? psprintf("ctid >= '(%u,0)'", *from) :
+		psprintf("minute < '%s'", timestamptz_to_str(before));
+	char	   *gone = psprintf("chosen AS (SELECT ARRAY(SELECT ctid FROM revenue_sink.%s "
+								"  WHERE minute > '-infinity' AND %s LIMIT " INT64_FORMAT ") AS rows), "
+								"gone AS (DELETE FROM revenue_sink.%s WHERE ctid = ANY ((SELECT rows FROM chosen)::tid[]) "
+								"  RETURNING *), "
+								"kept AS (SELECT * FROM gone WHERE minute >= '%s')", delta, range, most, delta, first);
 	char	   *result = psprintf("SELECT count(*), count(*) FILTER (WHERE minute < '%s'), "
 								  "  min(minute), sum(revenue) FILTER (WHERE minute < '%s'), "
-								  "  (%s FILTER (WHERE minute < '%s'))::bigint FROM gone", first, first,
+								  "  (%s FILTER (WHERE minute < '%s'))::bigint, "
+								  "  (SELECT (rows[cardinality(rows)]::text::point)[0]::bigint FROM chosen) FROM gone", first, first,
 								  sink->totals ? "count(*)" : "sum(events)", first);
 	int64		removed;
 
@@ -251,6 +257,7 @@ rsink_revenue_merge(RsinkSink *sink, int64 most)
 				  "  RETURNING 1) "
 				  "%s", gone, total, result);
 	removed = rsink_spi_int64(0, 1, 0);
+	*from = (BlockNumber) rsink_spi_int64(0, 6, *from);
 	if (rsink_spi_int64(0, 2, 0) > 0)
 		rsink_note_discarded(sink, rsink_spi_int64(0, 2, 0), rsink_spi_int64(0, 5, 0),
 							 SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4),

@@ -17,6 +17,6 @@ extern TimestampTz rsink_bucket_start(TimestampTz time, int64 bucket);
 extern RsinkRevenue *rsink_revenue_begin(const RsinkSink *sink);
 extern void rsink_revenue_add(RsinkRevenue *revenue, const RsinkEvent *event);
 extern void rsink_revenue_end(RsinkRevenue *revenue);
-extern int64 rsink_revenue_merge(RsinkSink *sink, int64 most);
+extern int64 rsink_revenue_merge(RsinkSink *sink, TimestampTz before, int64 most, BlockNumber *from);
 
 #endif							/* RSINK_REVENUE_H */

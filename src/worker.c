@@ -282,6 +282,7 @@ settle_and_merge(Tended *t)
 {
 	int64		moved = 0;
 	int64		merged = MERGE_ROWS;
+	BlockNumber from = 0;
 
 	for (int step = 0; step < MERGE_STEPS && merged == MERGE_ROWS; step++)
 	{
@@ -298,7 +299,7 @@ settle_and_merge(Tended *t)
 			moved += pending;	/* come again */
 			if (step > 0 || merge_is_due(t, sink))
 			{
-				merged = rsink_merge_deltas(sink, MERGE_ROWS);
+				merged = rsink_merge_deltas(sink, MERGE_ROWS, &from);
 				if (merged > 0)
 					t->merged = GetTopTransactionIdIfAny();
 				moved += merged;
