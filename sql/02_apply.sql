@@ -39,8 +39,8 @@ SELECT minute, revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 1
 SELECT * FROM revenue_sink.apply('s', ARRAY['t', 't', 't'], ARRAY['1', '1', '1'],
 	ARRAY['2024-03-01 10:04:00+00', '2024-03-01 10:04:00+00', '2024-03-01 10:04:00+00']::timestamptz[],
 	ARRAY[7, 6, 5]);
-SELECT sink, reason, order_id, event_id, event_time, amount, group_key, rejected_at IS NOT NULL AS at
-FROM revenue_sink.rejected_event ORDER BY order_id, event_id, event_time, amount, group_key;
+SELECT sink, reason, order_id, event_id, event_time, amount, group_key, arrived_at IS NOT NULL AS at
+FROM revenue_sink.dead_letter ORDER BY order_id, event_id, event_time, amount, group_key;
 
 -- Refunds, and nothing.
 SELECT * FROM revenue_sink.apply('s', ARRAY['r', 'r', 'r'], ARRAY['1', '2', '3'],
@@ -166,7 +166,7 @@ COPY order_events FROM STDIN;
 \.
 \set QUIET on
 SELECT group_key, revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:17:00+00' ORDER BY 1;
-SELECT reason, order_id, event_id, group_key FROM revenue_sink.rejected_event WHERE order_id = 'c' ORDER BY event_id;
+SELECT reason, order_id, event_id, group_key FROM revenue_sink.dead_letter WHERE order_id = 'c' ORDER BY event_id;
 SELECT revenue_sink.seen('s', 'with "quote", comma', '4');
 -- The client writes a binary file, and reads it; the server touches none.
 \getenv abs_builddir PG_ABS_BUILDDIR

@@ -265,7 +265,7 @@ WHERE revenue_sink.seen('s', order_id, event_id) ORDER BY 1;
 SELECT sum(revenue) AS revenue, sum(events) AS events FROM fact_revenue_1m;
 SELECT applied, duplicate, deferred, conflict, late, rejected, seen_events, unmerged_deltas FROM revenue_sink.stat_sink WHERE sink = 's';
 SELECT * FROM revenue_sink.check('s');
-SELECT count(*) FROM revenue_sink.rejected_event;
+SELECT count(*) FROM revenue_sink.dead_letter;
 
 --
 -- on_bad_event 'reject': bad events go to the dead letters with a reason, the
@@ -280,18 +280,22 @@ PREPARE replay AS SELECT * FROM revenue_sink.apply('r',
 	ARRAY[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, NULL, 'NaN', 'Infinity', '-Infinity', 1]::numeric[],
 	ARRAY['', '', '', '', '', '', '', '', '', '', '', 'g', '', '', '', repeat('g', 1025)]);
 PREPARE letters AS SELECT reason, left(order_id, 5) AS order_id, left(event_id, 5) AS event_id, event_time, amount, left(group_key, 5) AS group_key
-	FROM revenue_sink.rejected_event WHERE sink = 'r' ORDER BY reason, order_id, event_id, event_time, amount;
+	FROM revenue_sink.dead_letter WHERE sink = 'r' ORDER BY reason, order_id, event_id, event_time, amount;
 EXECUTE replay;
 EXECUTE letters;
 EXECUTE replay;
 EXECUTE replay;
-SELECT count(*) FROM revenue_sink.rejected_event WHERE sink = 'r';
-SELECT count(*) FROM revenue_sink.rejected WHERE sink_id > 0;
+SELECT count(*) FROM revenue_sink.dead_letter WHERE sink = 'r';
+-- The view of version 1.0, which is deprecated, has the same rows.
+SELECT count(*) > 0 AS there, count(*) = count(d.sink) AS same FROM revenue_sink.rejected_event r
+	LEFT JOIN revenue_sink.dead_letter d ON (r.sink, r.reason, r.rejected_at) = (d.sink, d.reason, d.arrived_at)
+	AND (r.order_id, r.event_id, r.event_time, r.amount, r.group_key) IS NOT DISTINCT FROM (d.order_id, d.event_id, d.event_time, d.amount, d.group_key);
+SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id > 0;
 SELECT revenue, events FROM rejecting_fact;
 -- The same event twice in one call, and with something else in it.
 SELECT * FROM revenue_sink.apply('r', ARRAY['', '', ''], ARRAY['2', '2', '2'],
 	ARRAY(SELECT '2024-03-01 10:01:00+00'::timestamptz FROM generate_series(1, 3)), ARRAY[1, 1.0, 2]);
-SELECT order_id, event_id, amount FROM revenue_sink.rejected_event WHERE event_id = '2' AND order_id = '' ORDER BY amount;
+SELECT order_id, event_id, amount FROM revenue_sink.dead_letter WHERE event_id = '2' AND order_id = '' ORDER BY amount;
 -- By the other doors.
 SELECT revenue_sink.apply('r', 'o', 'one', NULL, 1);
 SELECT * FROM revenue_sink.apply('r', '[{}, {"order_id": "o", "event_id": "json", "event_time": "2024-03-01 10:01Z", "amount": 2}]'::jsonb);
@@ -300,7 +304,7 @@ COPY rejecting FROM STDIN;
 o	copy	2024-03-01 10:01:00+00	NaN	\N
 o	copy2	2024-03-01 10:01:00+00	8	\N
 \.
-SELECT reason, order_id, event_id FROM revenue_sink.rejected_event
+SELECT reason, order_id, event_id FROM revenue_sink.dead_letter
 WHERE sink = 'r' AND (order_id = 'o' OR order_id IS NULL) ORDER BY reason, order_id, event_id;
 SELECT revenue, events FROM rejecting_fact;
 -- What isn't an event at all is an error all the same.
@@ -311,9 +315,9 @@ SELECT revenue, events FROM rejecting_fact;
 -- Dead letters are as transactional as everything else.
 BEGIN;
 SELECT revenue_sink.apply('r', '', 'rolled back', '2024-03-01 10:01:00+00', 1);
-SELECT count(*) FROM revenue_sink.rejected_event WHERE event_id = 'rolled back';
+SELECT count(*) FROM revenue_sink.dead_letter WHERE event_id = 'rolled back';
 ROLLBACK;
-SELECT count(*) FROM revenue_sink.rejected_event WHERE event_id = 'rolled back';
+SELECT count(*) FROM revenue_sink.dead_letter WHERE event_id = 'rolled back';
 SELECT applied, duplicate, deferred, conflict, late, rejected, seen_events FROM revenue_sink.stat_sink WHERE sink = 'r';
 SELECT * FROM revenue_sink.check('r');
 

@@ -235,7 +235,7 @@ SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:07:00+
 SELECT revenue_sink.merge('s') > 0 AS merged;
 EXECUTE deferred;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:07:00+00';
-SELECT reason, event_id, amount FROM revenue_sink.rejected_event WHERE sink = 's' ORDER BY event_id;
+SELECT reason, event_id, amount FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 -- The other way: rolled back, and the deferred one counts.
 BEGIN;
 SELECT pay('n1', 1, '2024-03-01 10:08:00+00');

@@ -35,7 +35,7 @@ SELECT pay('e', '10:30'), pay('f', '10:30:00.000001'), pay('f', '10:30:00.000001
 SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o', 'o'], ARRAY['a', 'c', 'g', 'd'],
 	ARRAY['2024-03-01 10:00+00', '2024-03-01 10:30:00.000001+00', '2024-03-01 11:45+00', '2024-03-01 11:30+00']::timestamptz[], ARRAY[1, 1, 1, 2]);
 INSERT INTO order_events VALUES ('o', 'a', '2024-03-01 10:00:00+00', 1), ('o', 'h', '2024-03-01 09:00:00+00', 1);
-SELECT reason, event_id, event_time, amount FROM revenue_sink.rejected_event WHERE sink = 's' ORDER BY event_id;
+SELECT reason, event_id, event_time, amount FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 EXECUTE fact;
 
 -- A duplicate with another time: recognized inside the window, as a conflict.
@@ -165,7 +165,7 @@ SELECT minute, revenue FROM fact_revenue_1m WHERE minute < '2024-03-01 09:00+00'
 SELECT revenue_sink.expire('s') > 0 AS expired;
 SELECT pay('late', '08:00');
 SELECT minute, revenue FROM fact_revenue_1m WHERE minute < '2024-03-01 09:00+00';
-SELECT count(*) FROM revenue_sink.rejected_event WHERE event_id = 'late';
+SELECT count(*) FROM revenue_sink.dead_letter WHERE event_id = 'late';
 SELECT revenue_sink.alter_sink('s', late_policy => 'reject');
 SELECT pay('late', '08:00');
 SELECT * FROM revenue_sink.check('s');

@@ -120,7 +120,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', as_role);
 	RETURN QUERY SELECT as_role, (SELECT string_agg(s.sink, ' ' ORDER BY s.sink) FROM revenue_sink.sink s),
-		(SELECT count(*) FROM revenue_sink.stat_sink), (SELECT count(*) FROM revenue_sink.rejected_event),
+		(SELECT count(*) FROM revenue_sink.stat_sink), (SELECT count(*) FROM revenue_sink.dead_letter),
 		(SELECT count(*) FROM revenue_sink.deferred), (SELECT count(*) FROM revenue_sink.writer);
 	RESET ROLE;
 END $$;
@@ -137,6 +137,7 @@ BEGIN
 	RETURN true;
 END $$;
 SET ROLE regress_rsink_nobody;
+SELECT * FROM revenue_sink.dead_letter WHERE regress_shop.leak(order_id);
 SELECT * FROM revenue_sink.rejected_event WHERE regress_shop.leak(order_id);
 SELECT sink FROM revenue_sink.sink WHERE regress_shop.leak(sink);
 RESET ROLE;
@@ -155,8 +156,8 @@ SELECT revenue FROM :total_table;
 DELETE FROM :total_table;
 INSERT INTO :total_table VALUES ('2024-03-01 10:01+00', '', 1, 1);
 SELECT hash_key FROM revenue_sink.sink_catalog;
-INSERT INTO revenue_sink.batch VALUES (1);
-SELECT * FROM revenue_sink.rejected;
+INSERT INTO revenue_sink.ledger VALUES (1);
+SELECT * FROM revenue_sink.dead_letter_event;
 INSERT INTO revenue_sink.stat_sink (sink) VALUES ('x');
 DELETE FROM revenue_sink.deferred;
 -- Nor through the ingest view, which is none to be updated.

@@ -67,17 +67,17 @@ SELECT regexp_replace(problem, '\(\d+,\d+\)', '(x,y)') AS problem FROM revenue_s
 ROLLBACK;
 -- The ledger with a batch twice; with a range that covers one.
 BEGIN;
-INSERT INTO revenue_sink.batch SELECT * FROM revenue_sink.batch WHERE sink_id = :id AND number = 2;
+INSERT INTO revenue_sink.ledger SELECT * FROM revenue_sink.ledger WHERE sink_id = :id AND number = 2;
 SELECT * FROM revenue_sink.check('s');
 ROLLBACK;
 BEGIN;
-UPDATE revenue_sink.batch SET last = 7 WHERE sink_id = :id AND number = 1;
+UPDATE revenue_sink.ledger SET last = 7 WHERE sink_id = :id AND number = 1;
 SELECT * FROM revenue_sink.check('s');
 ROLLBACK;
 -- Several at once; and the other sink isn't concerned.
 BEGIN;
 DELETE FROM :delta_table WHERE minute = '2024-03-01 10:02+00';
-INSERT INTO revenue_sink.batch SELECT * FROM revenue_sink.batch WHERE sink_id = :id;
+INSERT INTO revenue_sink.ledger SELECT * FROM revenue_sink.ledger WHERE sink_id = :id;
 SELECT * FROM revenue_sink.check('s') ORDER BY 1;
 SELECT * FROM revenue_sink.check('other');
 ROLLBACK;

@@ -307,10 +307,10 @@ SELECT revenue_sink.pre_commit('s') AS gid \gset
 SELECT pay('t', '10:03');
 PREPARE TRANSACTION :'gid';
 EXECUTE held;
-SELECT count(*) FROM revenue_sink.rejected_event;
+SELECT count(*) FROM revenue_sink.dead_letter;
 SELECT * FROM revenue_sink.offsets('s', 'log');
 CALL revenue_sink.commit_checkpoint('s', 'job', 1, ARRAY[:'gid']);
-SELECT reason, event_id, amount FROM revenue_sink.rejected_event;
+SELECT reason, event_id, amount FROM revenue_sink.dead_letter;
 SELECT * FROM revenue_sink.offsets('s', 'log');
 EXECUTE fact;
 BEGIN;
@@ -320,7 +320,7 @@ INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
 SELECT revenue_sink.pre_commit('s') AS gid \gset
 PREPARE TRANSACTION :'gid';
 CALL revenue_sink.rollback_prepared(:'gid');
-SELECT reason, event_id, amount FROM revenue_sink.rejected_event;
+SELECT reason, event_id, amount FROM revenue_sink.dead_letter;
 SELECT revenue_sink.seen('s', 'o', 'r');
 -- An empty batch is one; so is one that was prepared without pre_commit().
 BEGIN;

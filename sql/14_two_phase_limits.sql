@@ -243,10 +243,10 @@ SELECT * FROM revenue_sink.prepared_batches('mine');
 -- Nor by hand
 DELETE FROM revenue_sink.decision;
 INSERT INTO revenue_sink.decision SELECT FROM revenue_sink.decision;
-UPDATE revenue_sink.batch SET number = 1;
+UPDATE revenue_sink.ledger SET number = 1;
 -- The owner finishes what others have prepared.
 SET ROLE two_phase_owner;
-DELETE FROM revenue_sink.batch;
+DELETE FROM revenue_sink.ledger;
 SELECT job, writer, number, state FROM revenue_sink.prepared;
 CALL revenue_sink.commit_checkpoint('mine', 'j', 3, ARRAY[:'a']);
 SELECT revenue, events FROM two_phase.fact;

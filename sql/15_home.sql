@@ -22,9 +22,9 @@ BEGIN
 END $$;
 CREATE VIEW arrival_rows AS
 	SELECT (SELECT count(*) FROM revenue_sink.deferred_event WHERE sink_id < 0) AS deferred,
-		(SELECT count(*) FROM revenue_sink.rejected WHERE sink_id < 0) AS rejected,
+		(SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id < 0) AS rejected,
 		(SELECT count(*) FROM revenue_sink.epoch WHERE sink_id < 0) AS epoch,
-		(SELECT count(*) FROM revenue_sink.batch WHERE sink_id < 0) AS batch,
+		(SELECT count(*) FROM revenue_sink.ledger WHERE sink_id < 0) AS batch,
 		(SELECT count(*) FROM revenue_sink.committed_offset WHERE sink_id < 0) AS "offset",
 		(SELECT count(*) FROM revenue_sink.decision WHERE sink_id < 0) AS decision,
 		(SELECT count(*) FROM revenue_sink.sink_state) AS state,
@@ -38,7 +38,7 @@ SELECT * FROM arrival_rows;
 SELECT count(*) FROM fact_revenue_1m;
 SELECT count(*) FROM fact_t;
 SELECT sink, seen_events, unmerged_deltas FROM revenue_sink.stat_sink ORDER BY sink;
-SELECT (SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.rejected_event) AS rejected,
+SELECT (SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.dead_letter) AS rejected,
 	(SELECT count(*) FROM revenue_sink.writer) AS writers, (SELECT count(*) FROM revenue_sink.offsets('s')) AS offsets;
 
 -- Merging, expiry and folding leave it where it is.
@@ -61,18 +61,18 @@ SELECT sink, problem FROM revenue_sink.sink ORDER BY sink;
 SELECT asleep(5001), asleep(5002);
 SELECT sink, problem FROM revenue_sink.sink ORDER BY sink;
 BEGIN;
-DELETE FROM revenue_sink.batch WHERE sink_id = -5001;
+DELETE FROM revenue_sink.ledger WHERE sink_id = -5001;
 SELECT problem FROM revenue_sink.sink WHERE sink = 's';
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 13:01+00', 1);
 \echo SQLSTATE :SQLSTATE
 ROLLBACK;
 BEGIN;
-DELETE FROM revenue_sink.batch WHERE sink_id = -5001;
+DELETE FROM revenue_sink.ledger WHERE sink_id = -5001;
 INSERT INTO order_events VALUES ('o', 'e', '2024-03-01 13:01+00', 1);
 \echo SQLSTATE :SQLSTATE
 ROLLBACK;
 BEGIN;
-DELETE FROM revenue_sink.batch WHERE sink_id = -5001;
+DELETE FROM revenue_sink.ledger WHERE sink_id = -5001;
 SELECT * FROM revenue_sink.offsets('s');
 \echo SQLSTATE :SQLSTATE
 ROLLBACK;

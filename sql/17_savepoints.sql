@@ -19,7 +19,7 @@ CREATE FUNCTION store(next bigint) RETURNS void LANGUAGE sql AS $$
 	SELECT revenue_sink.store_offsets('s', 'log', '{0}', ARRAY[next]) $$;
 -- The ledger as it is, what came of the events, and the counters of this server.
 PREPARE ledger AS SELECT writer, number, last, events, newest, ended_at IS NOT NULL AS ended
-	FROM revenue_sink.batch WHERE sink_id > 0 ORDER BY writer, number;
+	FROM revenue_sink.ledger WHERE sink_id > 0 ORDER BY writer, number;
 PREPARE state AS SELECT coalesce(sum(revenue), 0) AS revenue, coalesce(sum(events), 0) AS events,
 	(SELECT next_offset FROM revenue_sink.offsets('s', 'log')) AS next, (SELECT batches FROM revenue_sink.stat_sink WHERE sink = 's'),
 	(SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.check('s')) AS problems
@@ -240,7 +240,7 @@ ROLLBACK TO b;
 INSERT INTO in_t VALUES ('2024-03-01 10:02+00', '', 6, NULL);
 COMMIT;
 SELECT minute, revenue FROM fact_t ORDER BY minute;
-SELECT number, last_number FROM (SELECT number FROM revenue_sink.batch b JOIN revenue_sink.sink_catalog s ON s.id = b.sink_id
+SELECT number, last_number FROM (SELECT number FROM revenue_sink.ledger b JOIN revenue_sink.sink_catalog s ON s.id = b.sink_id
 	WHERE s.name = 't') AS b, revenue_sink.writer WHERE sink = 't';
 -- A batch of one sink is lost, one of another begins.
 BEGIN;
@@ -445,7 +445,7 @@ COMMIT;
 \echo SQLSTATE :SQLSTATE
 
 -- Nothing is left of all that: folded, the ledger has what has committed.
-SELECT number, last, events FROM revenue_sink.batch WHERE sink_id > 0 AND writer = 'w1' ORDER BY number;
+SELECT number, last, events FROM revenue_sink.ledger WHERE sink_id > 0 AND writer = 'w1' ORDER BY number;
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT string_agg(CASE WHEN revenue_sink.seen('s', 'o', chr(i)) THEN chr(i) END, '' ORDER BY i) AS seen FROM generate_series(97, 122) AS i;
 EXECUTE state;

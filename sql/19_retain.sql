@@ -65,7 +65,7 @@ EXECUTE tables;
 SELECT * FROM revenue_sink.check('s');
 -- What comes for a removed bucket is late.
 SELECT pay('a', '10:00'), pay('g', '10:29:59.999999');
-SELECT reason, event_id FROM revenue_sink.rejected_event WHERE sink = 's' ORDER BY event_id;
+SELECT reason, event_id FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 
 -- Whatever late_policy says: 'apply' counts what lies between the limit and the horizon.
 SELECT revenue_sink.alter_sink('s', late_policy => 'apply');
@@ -159,7 +159,7 @@ EXECUTE fact;
 EXECUTE tables;
 SELECT * FROM revenue_sink.check('s');
 -- The deferred copy of it is a duplicate no more: it is late like any other event.
-SELECT reason, event_id FROM revenue_sink.rejected_event WHERE sink = 's' ORDER BY event_id;
+SELECT reason, event_id FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 SELECT * FROM revenue_sink.deferred;
 
 -- A long time at once, and a limit before the first timestamp that there is.
@@ -218,7 +218,7 @@ SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:00+00', '2024-03-01 10:01+0
 	ARRAY[9, 8, 7], ARRAY['', '', 'EUR']);
 INSERT INTO total_events VALUES ('2024-03-01 09:30+00', NULL, 6), ('2024-03-01 12:02+00', NULL, 5);
 EXECUTE fact;
-SELECT reason, order_id, event_id, event_time, amount, group_key FROM revenue_sink.rejected_event WHERE sink = 't' ORDER BY event_time;
+SELECT reason, order_id, event_id, event_time, amount, group_key FROM revenue_sink.dead_letter WHERE sink = 't' ORDER BY event_time;
 EXECUTE state;
 -- A minute that lies in the future, which is somebody's mistake, removes nothing.
 SELECT revenue_sink.upsert('t', ARRAY[date_trunc('minute', now()) + interval '10 days'], ARRAY[1]);

@@ -30,6 +30,22 @@ COMMENT ON COLUMN revenue_sink.sink_state.discarded IS
 ALTER TABLE revenue_sink.epoch ADD COLUMN given boolean;
 COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the server? NULL in rows of version 1.0';
 
+ALTER TABLE revenue_sink.batch RENAME TO ledger;
+ALTER INDEX revenue_sink.batch_sink_id_job_writer_epoch_last_idx RENAME TO ledger_sink_id_job_writer_epoch_last_idx;
+ALTER TABLE revenue_sink.rejected RENAME TO dead_letter_event;
+ALTER TABLE revenue_sink.dead_letter_event RENAME COLUMN digest TO letter;
+ALTER TABLE revenue_sink.dead_letter_event RENAME COLUMN rejected_at TO arrived_at;
+-- An index keeps the names that its columns had.
+DROP INDEX revenue_sink.rejected_sink_id_digest_idx;
+CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
+COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
+
+CREATE FUNCTION revenue_sink.rename_constraints(renamed regclass)
+RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_rename_constraints';
+SELECT revenue_sink.rename_constraints('revenue_sink.ledger'),
+	revenue_sink.rename_constraints('revenue_sink.dead_letter_event');
+DROP FUNCTION revenue_sink.rename_constraints(regclass);
+
 --
 -- Functions
 --
@@ -171,15 +187,21 @@ CREATE OR REPLACE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 COMMENT ON VIEW revenue_sink.stat_sink IS
 	'counters since stats_since, and the state of each sink that the current user may see';
 
-CREATE OR REPLACE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
-	SELECT s.name AS sink, r.reason, r.order_id, r.event_id, r.event_time, r.amount, r.group_key,
-		r.rejected_at
-	FROM (SELECT DISTINCT ON (sink_id, digest) * FROM revenue_sink.rejected
-			ORDER BY sink_id, digest, rejected_at) r
-		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
+CREATE VIEW revenue_sink.dead_letter WITH (security_barrier) AS
+	SELECT s.name AS sink, d.reason, d.order_id, d.event_id, d.event_time, d.amount, d.group_key,
+		d.arrived_at, d.letter, NULL::text AS resolution, NULL::timestamptz AS resolved_at,
+		NULL::name AS resolved_by, NULL::text AS note
+	FROM (SELECT DISTINCT ON (sink_id, letter) * FROM revenue_sink.dead_letter_event
+			ORDER BY sink_id, letter, arrived_at) d
+		JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
 	WHERE revenue_sink.may_see(s.name);
-COMMENT ON VIEW revenue_sink.rejected_event IS
-	'events set aside, one row per event and reason: conflict, late, or what was bad';
+COMMENT ON VIEW revenue_sink.dead_letter IS
+	'dead letters, one row per event and reason: conflict, late, or what was bad';
+
+CREATE OR REPLACE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
+	SELECT sink, reason, order_id, event_id, event_time, amount, group_key, arrived_at AS rejected_at
+	FROM revenue_sink.dead_letter;
+COMMENT ON VIEW revenue_sink.rejected_event IS 'deprecated: see the view dead_letter';
 
 CREATE OR REPLACE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,
@@ -193,14 +215,14 @@ CREATE OR REPLACE VIEW revenue_sink.writer WITH (security_barrier) AS
 		b.last_number, b.events, b.newest AS newest_event_time, b.ended_at AS last_batch_at
 	FROM revenue_sink.sink_catalog s
 		JOIN (SELECT n.sink_id, n.job, n.writer, max(e.epoch) AS epoch, max(e.opened_at) AS opened_at
-				FROM (SELECT DISTINCT sink_id, job, writer FROM revenue_sink.batch
+				FROM (SELECT DISTINCT sink_id, job, writer FROM revenue_sink.ledger
 						UNION SELECT sink_id, job, writer FROM revenue_sink.epoch WHERE writer IS NOT NULL) n
 					JOIN revenue_sink.epoch e ON e.sink_id = n.sink_id AND e.job = n.job
 						AND (e.writer IS NULL OR e.writer = n.writer)
 				GROUP BY n.sink_id, n.job, n.writer) w ON w.sink_id = s.id
 		LEFT JOIN LATERAL (SELECT max(last) FILTER (WHERE b.epoch = w.epoch) AS last_number,
 				sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at
-				FROM revenue_sink.batch b
+				FROM revenue_sink.ledger b
 				WHERE b.sink_id = w.sink_id AND b.job = w.job AND b.writer = w.writer) b ON true
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
@@ -211,6 +233,9 @@ CREATE OR REPLACE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
+
+REVOKE ALL ON revenue_sink.dead_letter FROM PUBLIC;
+GRANT SELECT ON revenue_sink.dead_letter TO PUBLIC;
 
 COMMENT ON FUNCTION revenue_sink."check"(text) IS
 	'compare index, pages, revenue and ledger: one row per disagreement. For the sink''s owner';

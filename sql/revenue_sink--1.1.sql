@@ -61,20 +61,20 @@ ALTER TABLE revenue_sink.deferred_event REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.deferred_event (sink_id);
 COMMENT ON TABLE revenue_sink.deferred_event IS 'events that wait for another transaction to end';
 
-CREATE TABLE revenue_sink.rejected (
+CREATE TABLE revenue_sink.dead_letter_event (
 	sink_id integer NOT NULL,
-	digest bytea NOT NULL,
+	letter bytea NOT NULL,
 	reason text NOT NULL,
 	order_id text,
 	event_id text,
 	event_time timestamptz,
 	amount numeric,
 	group_key text,
-	rejected_at timestamptz NOT NULL
+	arrived_at timestamptz NOT NULL
 ) USING heap;
-ALTER TABLE revenue_sink.rejected REPLICA IDENTITY FULL;
-CREATE INDEX ON revenue_sink.rejected (sink_id, digest);
-COMMENT ON TABLE revenue_sink.rejected IS 'the dead letters; see the view rejected_event';
+ALTER TABLE revenue_sink.dead_letter_event REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
+COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
 
 CREATE TABLE revenue_sink.epoch (
 	sink_id integer NOT NULL,
@@ -89,7 +89,7 @@ CREATE INDEX ON revenue_sink.epoch (sink_id, job, writer);
 COMMENT ON TABLE revenue_sink.epoch IS 'epochs that were opened, for a writer or (NULL) a whole job';
 COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the server? NULL in rows of version 1.0';
 
-CREATE TABLE revenue_sink.batch (
+CREATE TABLE revenue_sink.ledger (
 	sink_id integer NOT NULL,
 	job text COLLATE "C" NOT NULL,
 	writer text COLLATE "C" NOT NULL,
@@ -100,9 +100,9 @@ CREATE TABLE revenue_sink.batch (
 	newest timestamptz,
 	ended_at timestamptz
 ) USING heap;
-ALTER TABLE revenue_sink.batch REPLICA IDENTITY FULL;
-CREATE INDEX ON revenue_sink.batch (sink_id, job, writer, epoch, last);
-COMMENT ON TABLE revenue_sink.batch IS 'the ledger: batches number..last of a writer''s epoch';
+ALTER TABLE revenue_sink.ledger REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.ledger (sink_id, job, writer, epoch, last);
+COMMENT ON TABLE revenue_sink.ledger IS 'the ledger: batches number..last of a writer''s epoch';
 
 CREATE TABLE revenue_sink.committed_offset (
 	sink_id integer NOT NULL,
@@ -140,16 +140,16 @@ ALTER TABLE revenue_sink.sink_catalog ENABLE REPLICA TRIGGER note_copy;
 
 -- Names are looked up where no snapshot may be held, as reading a toasted one would.
 ALTER TABLE revenue_sink.epoch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
-ALTER TABLE revenue_sink.batch ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
+ALTER TABLE revenue_sink.ledger ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
 ALTER TABLE revenue_sink.decision ALTER COLUMN job SET STORAGE PLAIN, ALTER COLUMN writer SET STORAGE PLAIN;
 
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_id', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_catalog', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_state', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.deferred_event', '');
-SELECT pg_catalog.pg_extension_config_dump('revenue_sink.rejected', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.dead_letter_event', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.epoch', '');
-SELECT pg_catalog.pg_extension_config_dump('revenue_sink.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.committed_offset', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.decision', '');
 
@@ -410,15 +410,21 @@ CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 COMMENT ON VIEW revenue_sink.stat_sink IS
 	'counters since stats_since, and the state of each sink that the current user may see';
 
-CREATE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
-	SELECT s.name AS sink, r.reason, r.order_id, r.event_id, r.event_time, r.amount, r.group_key,
-		r.rejected_at
-	FROM (SELECT DISTINCT ON (sink_id, digest) * FROM revenue_sink.rejected
-			ORDER BY sink_id, digest, rejected_at) r
-		JOIN revenue_sink.sink_catalog s ON s.id = r.sink_id
+CREATE VIEW revenue_sink.dead_letter WITH (security_barrier) AS
+	SELECT s.name AS sink, d.reason, d.order_id, d.event_id, d.event_time, d.amount, d.group_key,
+		d.arrived_at, d.letter, NULL::text AS resolution, NULL::timestamptz AS resolved_at,
+		NULL::name AS resolved_by, NULL::text AS note
+	FROM (SELECT DISTINCT ON (sink_id, letter) * FROM revenue_sink.dead_letter_event
+			ORDER BY sink_id, letter, arrived_at) d
+		JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
 	WHERE revenue_sink.may_see(s.name);
-COMMENT ON VIEW revenue_sink.rejected_event IS
-	'events set aside, one row per event and reason: conflict, late, or what was bad';
+COMMENT ON VIEW revenue_sink.dead_letter IS
+	'dead letters, one row per event and reason: conflict, late, or what was bad';
+
+CREATE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
+	SELECT sink, reason, order_id, event_id, event_time, amount, group_key, arrived_at AS rejected_at
+	FROM revenue_sink.dead_letter;
+COMMENT ON VIEW revenue_sink.rejected_event IS 'deprecated: see the view dead_letter';
 
 CREATE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	SELECT s.name AS sink, d.order_id, d.event_id, d.event_time, d.amount, d.group_key, d.deferred_at,
@@ -432,14 +438,14 @@ CREATE VIEW revenue_sink.writer WITH (security_barrier) AS
 		b.last_number, b.events, b.newest AS newest_event_time, b.ended_at AS last_batch_at
 	FROM revenue_sink.sink_catalog s
 		JOIN (SELECT n.sink_id, n.job, n.writer, max(e.epoch) AS epoch, max(e.opened_at) AS opened_at
-				FROM (SELECT DISTINCT sink_id, job, writer FROM revenue_sink.batch
+				FROM (SELECT DISTINCT sink_id, job, writer FROM revenue_sink.ledger
 						UNION SELECT sink_id, job, writer FROM revenue_sink.epoch WHERE writer IS NOT NULL) n
 					JOIN revenue_sink.epoch e ON e.sink_id = n.sink_id AND e.job = n.job
 						AND (e.writer IS NULL OR e.writer = n.writer)
 				GROUP BY n.sink_id, n.job, n.writer) w ON w.sink_id = s.id
 		LEFT JOIN LATERAL (SELECT max(last) FILTER (WHERE b.epoch = w.epoch) AS last_number,
 				sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at
-				FROM revenue_sink.batch b
+				FROM revenue_sink.ledger b
 				WHERE b.sink_id = w.sink_id AND b.job = w.job AND b.writer = w.writer) b ON true
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
@@ -463,7 +469,7 @@ REVOKE ALL ON FUNCTION revenue_sink.start_worker() FROM PUBLIC;
 -- Their triggers are what a sink knows its views by: nobody else can make one.
 REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
 
-GRANT SELECT ON revenue_sink.sink, revenue_sink.stat_sink, revenue_sink.rejected_event,
+GRANT SELECT ON revenue_sink.sink, revenue_sink.stat_sink, revenue_sink.dead_letter, revenue_sink.rejected_event,
 	revenue_sink.deferred, revenue_sink.writer, revenue_sink.prepared TO PUBLIC;
 
 SELECT revenue_sink.start_worker();

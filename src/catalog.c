@@ -51,6 +51,19 @@ rsink_catalog_relid(const char *name)
 	return relid;
 }
 
+/*
+ * The OID of the ledger. Version 1.0 has it under another name: calls that finish
+ * prepared batches read it before an update, too.
+ */
+Oid
+rsink_ledger_relid(void)
+{
+	Oid			schema = get_namespace_oid(RSINK_SCHEMA, true);
+	Oid			old = OidIsValid(schema) ? get_relname_relid("batch", schema) : InvalidOid;
+
+	return OidIsValid(old) ? old : rsink_catalog_relid("ledger");
+}
+
 /* The owner of a relation. */
 Oid
 rsink_relation_owner(Oid relid)

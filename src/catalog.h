@@ -70,16 +70,16 @@
 #define Anum_deferred_deferred_at	7
 #define Natts_deferred				7
 
-#define Anum_rejected_sink_id		1
-#define Anum_rejected_digest		2
-#define Anum_rejected_reason		3
-#define Anum_rejected_order_id		4
-#define Anum_rejected_event_id		5
-#define Anum_rejected_event_time	6
-#define Anum_rejected_amount		7
-#define Anum_rejected_group_key		8
-#define Anum_rejected_rejected_at	9
-#define Natts_rejected				9
+#define Anum_letter_sink_id		1
+#define Anum_letter_letter			2
+#define Anum_letter_reason		3
+#define Anum_letter_order_id		4
+#define Anum_letter_event_id		5
+#define Anum_letter_event_time	6
+#define Anum_letter_amount		7
+#define Anum_letter_group_key		8
+#define Anum_letter_arrived_at		9
+#define Natts_letter				9
 
 #define Anum_epoch_sink_id			1
 #define Anum_epoch_job				2
@@ -127,6 +127,7 @@ typedef struct RsinkTable
 } RsinkTable;
 
 extern Oid	rsink_catalog_relid(const char *name);
+extern Oid	rsink_ledger_relid(void);
 extern Oid	rsink_relation_owner(Oid relid);
 extern void rsink_require_heap(Relation rel);
 extern void rsink_table_open(RsinkTable *table, Oid relid);

@@ -223,7 +223,7 @@ check_ledger(Check *check)
 
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_SELECT,
-			  "SELECT count(*) FROM revenue_sink.batch a JOIN revenue_sink.batch b "
+			  "SELECT count(*) FROM revenue_sink.ledger a JOIN revenue_sink.ledger b "
 			  "  ON a.sink_id = b.sink_id AND a.job = b.job AND a.writer = b.writer "
 			  "  AND a.epoch = b.epoch AND a.number <= b.last AND b.number <= a.last AND a.ctid < b.ctid "
 			  "WHERE a.sink_id = %d", check->sink->id);

@@ -106,7 +106,7 @@ typedef enum LedgerAnswer
 static LedgerAnswer
 ask_ledger(const RsinkGid *gid, int nkeys)
 {
-	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
+	Relation	rel = table_open(rsink_ledger_relid(), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	LedgerAnswer answer = LEDGER_SILENT;
 	ScanKeyData keys[RSINK_GID_KEYS];

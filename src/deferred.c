@@ -116,9 +116,9 @@ is_rejected(RsinkTable *table, Oid index, Snapshot snapshot, int32 sink_id, byte
 	SysScanDesc scan;
 	bool		found;
 
-	ScanKeyInit(&keys[0], Anum_rejected_sink_id, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&keys[0], Anum_letter_sink_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(sink_id));
-	ScanKeyInit(&keys[1], Anum_rejected_digest, BTEqualStrategyNumber, F_BYTEAEQ,
+	ScanKeyInit(&keys[1], Anum_letter_letter, BTEqualStrategyNumber, F_BYTEAEQ,
 				PointerGetDatum(digest));
 	scan = systable_beginscan(table->rel, index, true, snapshot, 2, keys);
 	found = HeapTupleIsValid(systable_getnext(scan));
@@ -138,14 +138,14 @@ rsink_reject(const RsinkSink *sink, RsinkEvent *const *events,
 	RsinkTable	table;
 	Oid			index;
 	StringInfoData buf;
-	Datum		values[Natts_rejected];
-	bool		nulls[Natts_rejected] = {false};
+	Datum		values[Natts_letter];
+	bool		nulls[Natts_letter] = {false};
 
 	initStringInfo(&buf);
-	rsink_table_open_named(&table, "rejected");
-	index = rsink_table_index(table.rel, Anum_rejected_sink_id);
-	values[Anum_rejected_sink_id - 1] = Int32GetDatum(sink->id);
-	values[Anum_rejected_rejected_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	rsink_table_open_named(&table, "dead_letter_event");
+	index = rsink_table_index(table.rel, Anum_letter_sink_id);
+	values[Anum_letter_sink_id - 1] = Int32GetDatum(sink->id);
+	values[Anum_letter_arrived_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	for (int i = 0; i < n; i++)
 	{
 		bytea	   *digest = event_digest(sink, events[i], reasons[i], &buf);
@@ -153,10 +153,10 @@ rsink_reject(const RsinkSink *sink, RsinkEvent *const *events,
 		/* committed or our own, this very command's included */
 		if (is_rejected(&table, index, SnapshotSelf, sink->id, digest))
 			continue;
-		values[Anum_rejected_digest - 1] = PointerGetDatum(digest);
-		values[Anum_rejected_reason - 1] = CStringGetTextDatum(reasons[i]);
-		event_values(events[i], values + Anum_rejected_order_id - 1,
-					 nulls + Anum_rejected_order_id - 1);
+		values[Anum_letter_letter - 1] = PointerGetDatum(digest);
+		values[Anum_letter_reason - 1] = CStringGetTextDatum(reasons[i]);
+		event_values(events[i], values + Anum_letter_order_id - 1,
+					 nulls + Anum_letter_order_id - 1);
 		rsink_table_insert_values(&table, values, nulls);
 	}
 	rsink_table_close(&table);

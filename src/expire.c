@@ -189,7 +189,7 @@ static TimestampTz
 read_watermark(const RsinkSink *sink)
 {
 	rsink_spi(SPI_OK_SELECT,
-			  "SELECT min(newest) FROM (SELECT max(newest) AS newest FROM revenue_sink.batch "
+			  "SELECT min(newest) FROM (SELECT max(newest) AS newest FROM revenue_sink.ledger "
 			  "  WHERE sink_id = %d GROUP BY job, writer "
 			  "  HAVING max(ended_at) > now() - make_interval(secs => %d)) AS live",
 			  sink->id, rsink_writer_idle);

@@ -11,6 +11,7 @@
 #include "seen.h"
 
 extern int	rsink_writer_idle;
+extern int	rsink_dead_letter_retention;
 extern int	rsink_rejected_retention;
 
 /* maintain.c */

@@ -54,7 +54,7 @@
 #include "spi_util.h"
 
 const char *const rsink_shared_tables[RSINK_NSHARED_TABLES] = {
-	"sink_state", "deferred_event", "rejected", "epoch", "batch", "committed_offset", "decision"
+	"sink_state", "deferred_event", "dead_letter_event", "epoch", "ledger", "committed_offset", "decision"
 };
 
 /* A sink's own tables, as rsink_table_of() knows them. */
@@ -247,10 +247,10 @@ rsink_insert_arrival_rows(int32 id, bool totals)
 {
 	insert_arrival_row("sink_state", id, psprintf("%d, NULL, NULL, 0, 0, NULL, 0, 0", id));
 	insert_arrival_row("deferred_event", id, psprintf("-%d, '', '', '-infinity', 0, '', now()", id));
-	insert_arrival_row("rejected", id,
+	insert_arrival_row("dead_letter_event", id,
 					   psprintf("-%d, '', '', NULL, NULL, NULL, NULL, NULL, now()", id));
 	insert_arrival_row("epoch", id, psprintf("-%d, '', NULL, 0, now(), NULL", id));
-	insert_arrival_row("batch", id, psprintf("-%d, '', '', 0, 0, 0, 0, NULL, now()", id));
+	insert_arrival_row("ledger", id, psprintf("-%d, '', '', 0, 0, 0, 0, NULL, now()", id));
 	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));
 	insert_arrival_row("decision", id, psprintf("-%d, '', '', 0, 0, '0', false, now()", id));
 	insert_arrival_row("seen", id, "'-infinity', '-infinity', 0, ''");

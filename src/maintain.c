@@ -47,7 +47,8 @@
 /* from so many rows on. */
 #define ANALYZE_ROWS	10000
 
-int			rsink_rejected_retention = 30;	/* days */
+int			rsink_dead_letter_retention = 30;	/* days */
+int			rsink_rejected_retention = -1;	/* its former name; -1: not set */
 
 /*
  * Take the lock under which a sink is maintained, to the end of the
@@ -199,7 +200,7 @@ fold_ledger(const RsinkSink *sink)
 			  "WITH steps AS (SELECT ctid AS tid, *, "
 			  "    (number - 1 IS DISTINCT FROM lag(last) OVER numbers)::int AS step, "
 			  "    max(ended_at) OVER (PARTITION BY job, writer, epoch) AS epoch_ended_at "
-			  "  FROM revenue_sink.batch WHERE sink_id = %d "
+			  "  FROM revenue_sink.ledger WHERE sink_id = %d "
 			  "  WINDOW numbers AS (PARTITION BY job, writer, epoch, number > last ORDER BY number)), "
 			  "islands AS (SELECT *, sum(step) OVER (PARTITION BY job, writer, epoch, number > last "
 			  "    ORDER BY number) AS island FROM steps), "
@@ -215,9 +216,9 @@ fold_ledger(const RsinkSink *sink)
 			  "    array_agg(tid) AS tids FROM fates "
 			  "  GROUP BY sink_id, job, writer, epoch, ended, forgotten, CASE WHEN NOT forgotten THEN island END "
 			  "  HAVING ended OR count(*) > 1 OR (forgotten AND min(number) <= max(last))), "
-			  "gone AS (DELETE FROM revenue_sink.batch b USING (SELECT unnest(tids) AS tid FROM ranges) r "
+			  "gone AS (DELETE FROM revenue_sink.ledger b USING (SELECT unnest(tids) AS tid FROM ranges) r "
 			  "  WHERE b.ctid = r.tid) "
-			  "INSERT INTO revenue_sink.batch (sink_id, job, writer, epoch, number, last, events, newest, ended_at) "
+			  "INSERT INTO revenue_sink.ledger (sink_id, job, writer, epoch, number, last, events, newest, ended_at) "
 			  "SELECT sink_id, job, writer, epoch, number, last, events, newest, ended_at "
 			  "FROM ranges WHERE NOT ended",
 			  sink->id, LEDGER_RANGES,
@@ -237,7 +238,7 @@ forget_decisions(const RsinkSink *sink)
 			  "DELETE FROM revenue_sink.decision d WHERE sink_id = %d "
 			  "AND (epoch < (SELECT max(e.epoch) FROM revenue_sink.epoch e WHERE e.sink_id = d.sink_id "
 			  "      AND e.job = d.job AND (e.writer IS NULL OR e.writer = d.writer)) "
-			  "  OR EXISTS (SELECT FROM revenue_sink.batch b WHERE b.sink_id = d.sink_id AND b.job = d.job "
+			  "  OR EXISTS (SELECT FROM revenue_sink.ledger b WHERE b.sink_id = d.sink_id AND b.job = d.job "
 			  "      AND b.writer = d.writer AND b.epoch = d.epoch AND b.last >= d.number "
 			  "      AND b.number <= d.number)) "
 			  "AND (job, writer, epoch, number) NOT IN "
@@ -266,7 +267,7 @@ forget_epochs(const RsinkSink *sink)
 			  "  AND w.job = e.job AND w.writer IS NULL) "
 			  "AND EXISTS (SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id "
 			  "  AND n.job = e.job AND n.epoch > e.epoch) "
-			  "AND NOT EXISTS (SELECT FROM revenue_sink.batch b WHERE b.sink_id = e.sink_id "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.ledger b WHERE b.sink_id = e.sink_id "
 			  "  AND b.job = e.job AND b.writer = e.writer "
 			  "  AND b.ended_at > now() - make_interval(days => %d))",
 			  sink->id, LEDGER_DAYS, LEDGER_DAYS);
@@ -294,10 +295,11 @@ rsink_fold(RsinkSink *sink)
 			  sink->id, sink->id);
 	forget_epochs(sink);
 	rsink_spi(SPI_OK_DELETE,
-			  "DELETE FROM revenue_sink.rejected r WHERE sink_id = %d AND "
-			  "(rejected_at < now() - make_interval(days => %d) OR EXISTS "
-			  "(SELECT FROM revenue_sink.rejected f WHERE f.sink_id = r.sink_id AND f.digest = r.digest "
-			  "AND f.ctid < r.ctid))", sink->id, rsink_rejected_retention);
+			  "DELETE FROM revenue_sink.dead_letter_event r WHERE sink_id = %d AND "
+			  "(arrived_at < now() - make_interval(days => %d) OR EXISTS "
+			  "(SELECT FROM revenue_sink.dead_letter_event f WHERE f.sink_id = r.sink_id AND f.letter = r.letter "
+			  "AND f.ctid < r.ctid))", sink->id,
+			  rsink_rejected_retention > 0 ? rsink_rejected_retention : rsink_dead_letter_retention);
 	rsink_spi_end(&spi);
 }
 

@@ -164,7 +164,7 @@ is_batch_of(const RsinkGid *gid, Datum *values)
 static List *
 find_in_progress(ScanKeyData *keys, int nkeys, const RsinkGid *gid)
 {
-	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
+	Relation	rel = table_open(rsink_ledger_relid(), AccessShareLock);
 	List	   *batches = NIL;
 	SnapshotData dirty;
 	SysScanDesc scan;

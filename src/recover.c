@@ -49,7 +49,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_recover);
 static List *
 open_sessions(int32 sink_id, const char *job, const char *writer, int64 epoch)
 {
-	Relation	rel = table_open(rsink_catalog_relid("batch"), AccessShareLock);
+	Relation	rel = table_open(rsink_ledger_relid(), AccessShareLock);
 	List	   *xids = NIL;
 	SnapshotData dirty;
 	ScanKeyData keys[RSINK_LEDGER_KEYS];

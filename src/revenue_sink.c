@@ -76,9 +76,14 @@ define_settings(void)
 							"Time after which a writer without a commit no longer holds back the watermark.",
 							NULL, &rsink_writer_idle, 300, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.dead_letter_retention",
+							"Days for which dead letters are kept.",
+							NULL, &rsink_dead_letter_retention, 30, 1, 36500,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.rejected_retention",
-							"Days for which rejected events are kept.",
-							NULL, &rsink_rejected_retention, 30, 1, 36500,
+							"Deprecated name of revenue_sink.dead_letter_retention.",
+							"Where it is set, it counts instead.",
+							&rsink_rejected_retention, -1, -1, 36500,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.in_doubt_warning",
 							"Time after which a prepared batch that nobody decides on is warned about.",

@@ -18,6 +18,7 @@
 
 PG_FUNCTION_INFO_V1(revenue_sink_lock_for_update);
 PG_FUNCTION_INFO_V1(revenue_sink_carry_grants);
+PG_FUNCTION_INFO_V1(revenue_sink_rename_constraints);
 
 /*
  * lock_for_update(), for the script that updates the extension: all of its tables
@@ -98,5 +99,34 @@ revenue_sink_carry_grants(PG_FUNCTION_ARGS)
 		creating_extension = creating;
 	}
 	PG_END_TRY();
+	PG_RETURN_VOID();
+}
+
+/*
+ * rename_constraints(renamed), for that script: give the NOT NULL constraints of a
+ * table, which have names from version 18 on, those of a table that is made under
+ * its present name.
+ */
+Datum
+revenue_sink_rename_constraints(PG_FUNCTION_ARGS)
+{
+	RsinkSpi	spi;
+	char	  **statements;
+	int			n;
+
+	rsink_spi_begin(&spi);
+	n = (int) rsink_spi(SPI_OK_SELECT,
+						"SELECT format('ALTER TABLE %%s RENAME CONSTRAINT %%I TO %%I', t.oid::regclass, c.conname, "
+						"  t.relname || '_' || a.attname || '_not_null') "
+						"FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid "
+						"  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = c.conkey[1] "
+						"WHERE t.oid = %u AND c.contype = 'n' AND c.conname <> t.relname || '_' || a.attname || '_not_null'",
+						PG_GETARG_OID(0));
+	statements = palloc((n + 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		statements[i] = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+	for (int i = 0; i < n; i++)
+		rsink_spi(SPI_OK_UTILITY, "%s", statements[i]);
+	rsink_spi_end(&spi);
 	PG_RETURN_VOID();
 }

@@ -198,7 +198,7 @@ ledger_register(RsinkBatch *b)
 	bool		nulls[Natts_ledger] = {false};
 	HeapTuple	tuple;
 
-	rsink_table_open_named(&ledger, "batch");
+	rsink_table_open_named(&ledger, "ledger");
 	values[Anum_ledger_sink_id - 1] = Int32GetDatum(b->sink_id);
 	values[Anum_ledger_job - 1] = CStringGetTextDatum(b->job);
 	values[Anum_ledger_writer - 1] = CStringGetTextDatum(b->writer);
@@ -223,7 +223,7 @@ ledger_register(RsinkBatch *b)
 static void
 ledger_complete(RsinkBatch *b)
 {
-	Relation	ledger = table_open(rsink_catalog_relid("batch"), RowExclusiveLock);
+	Relation	ledger = table_open(rsink_ledger_relid(), RowExclusiveLock);
 	HeapTupleData old;
 	Buffer		buffer;
 	Datum		values[Natts_ledger] = {0};
@@ -317,7 +317,7 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 
 	/* holding a lock on the sink keeps it from being dropped under the batch */
 	table_close(table_open(sink->delta, RowExclusiveLock), NoLock);
-	ledger = table_open(rsink_catalog_relid("batch"), RowExclusiveLock);
+	ledger = table_open(rsink_ledger_relid(), RowExclusiveLock);
 	state = ledger_state(ledger, b);
 	if (state == LEDGER_NEW)
 	{

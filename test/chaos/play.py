@@ -300,7 +300,7 @@ class Run:
                                      (*key, found.get(key), wanted.get(key)))
 
     def look_at_rejected(self):
-        found = self.server.run("SELECT reason, order_id, event_id FROM revenue_sink.rejected_event WHERE sink = %s",
+        found = self.server.run("SELECT reason, order_id, event_id FROM revenue_sink.dead_letter WHERE sink = %s",
                                 self.sink)
         late = {row[1:] for row in found if row[0] == "late"}
         conflicts = {row[1:] for row in found if row[0] == "conflict"}

@@ -547,10 +547,10 @@ class Sequence:
 
     def verify_rejected(self):
         rows = self.admin.run(
-            "SELECT reason, order_id, event_id, event_time, amount, group_key FROM revenue_sink.rejected_event"
+            "SELECT reason, order_id, event_id, event_time, amount, group_key FROM revenue_sink.dead_letter"
             " WHERE sink = %s AND order_id LIKE %s AND reason IN ('conflict', 'late')"
             " UNION ALL SELECT DISTINCT 'rejected', order_id, event_id, NULL::timestamptz, NULL::numeric, ''"
-            " FROM revenue_sink.rejected_event"
+            " FROM revenue_sink.dead_letter"
             " WHERE sink = %s AND order_id LIKE %s AND reason NOT IN ('conflict', 'late')",
             [self.sink.name, "%d-%%" % self.number] * 2)
         if len(rows) != len(set(rows)):
@@ -564,7 +564,7 @@ class Sequence:
         got = {row[:5] + (row[5] or "",) for row in rows}
         # one row per event and reason: of several contents one may stand for all
         if not got <= expected or {row[:3] for row in got} != {row[:3] for row in expected}:
-            self.same("rejected_event", sorted(got - expected, key=repr), sorted(expected - got, key=repr))
+            self.same("dead_letter", sorted(got - expected, key=repr), sorted(expected - got, key=repr))
 
     def verify_seen(self):
         keys = [(e.order_id, e.event_id) for e in self.pool.events]

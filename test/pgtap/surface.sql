@@ -107,11 +107,14 @@ FROM (VALUES
 		'events bigint, newest_event_time timestamp with time zone, last_batch_at timestamp with time zone'),
 	('rejected_event', 'sink text, reason text, order_id text, event_id text, event_time timestamp with time zone, '
 		'amount numeric, group_key text, rejected_at timestamp with time zone'),
+	('dead_letter', 'sink text, reason text, order_id text, event_id text, event_time timestamp with time zone, '
+		'amount numeric, group_key text, arrived_at timestamp with time zone, letter bytea, resolution text, '
+		'resolved_at timestamp with time zone, resolved_by name, note text'),
 	('deferred', 'sink text, order_id text, event_id text, event_time timestamp with time zone, amount numeric, '
 		'group_key text, deferred_at timestamp with time zone, age interval'),
 	('prepared', 'sink text, job text, writer text, epoch bigint, number bigint, gid text, '
 		'prepared_at timestamp with time zone, age interval, events bigint, state text')) AS v (name, columns);
-SELECT views_are('revenue_sink', ARRAY['sink', 'stat_sink', 'writer', 'rejected_event', 'deferred', 'prepared']);
+SELECT views_are('revenue_sink', ARRAY['sink', 'stat_sink', 'writer', 'dead_letter', 'rejected_event', 'deferred', 'prepared']);
 SELECT is_empty($$ SELECT relname FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'v'
 	AND NOT coalesce('security_barrier=true' = ANY (reloptions), false) $$, 'each view is a security barrier');
 
@@ -201,7 +204,7 @@ SELECT set_eq($$ SELECT name FROM function WHERE NOT has_function_privilege('reg
 	ARRAY['start_worker', 'ingest', 'refuse_write'], 'what asks for no privilege of a sink, or marks its views, isn''t for others');
 SET LOCAL ROLE regress_surface;
 SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to who may see nothing', v))
-FROM unnest('{sink,stat_sink,writer,rejected_event,deferred,prepared}'::text[]) AS v;
+FROM unnest('{sink,stat_sink,writer,dead_letter,rejected_event,deferred,prepared}'::text[]) AS v;
 RESET ROLE;
 
 --

@@ -28,7 +28,7 @@ SELECT * FROM revenue_sink.apply('orders', '[{"order_id": "order-10", "event_id"
 
 -- A known event with another amount: the first one stands, this one is set aside.
 SELECT revenue_sink.apply('orders', 'order-7', 'evt-2', '2024-03-01 10:01:48+00', 26);
-SELECT reason, order_id, event_id, amount FROM revenue_sink.rejected_event;
+SELECT reason, order_id, event_id, amount FROM revenue_sink.dead_letter;
 
 -- What it all came to.
 SELECT * FROM fact_revenue_1m ORDER BY minute, group_key;

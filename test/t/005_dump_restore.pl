@@ -99,7 +99,7 @@ SELECT * FROM revenue_sink.apply('$odd_sink', ARRAY['o', 'o', 'o', 'o'], '{e-1,e
 		"$format: events of before are duplicates, a new one is applied");
 	is($node->safe_psql($db, qq(
 SELECT sum(revenue), sum(events) FROM $odd_fact;
-SELECT reason, count(*) FROM revenue_sink.rejected_event
+SELECT reason, count(*) FROM revenue_sink.dead_letter
 GROUP BY reason ORDER BY reason;
 SELECT * FROM revenue_sink.offsets('$odd_sink') ORDER BY 1, 2)),
 		"74.5|4\nconflict|1\norder_id is empty|1\norders|0|10\norders|1|20",

@@ -73,7 +73,7 @@ sql("CALL revenue_sink.recover('s', '$_', NULL, 1)") foreach qw(gaps none held);
 
 # Numbers without gaps are one range, whatever their number.
 batches('none', 1, 1, 1, 300);
-wait_for_rows('batch', 'none', 1);
+wait_for_rows('ledger', 'none', 1);
 is(sql(begin('none', 1, 5)), 'f', 'a number in the range is known');
 is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'none')), '300|300', 'of all of them');
 
@@ -84,7 +84,7 @@ sql("CALL revenue_sink.commit_prepared('$early')");
 batches('gaps', 1, 20, 10, 10199);
 my $late = prepare('gaps', 102010);
 sql("CALL revenue_sink.commit_prepared('$late')");
-wait_for_rows('batch', 'gaps', 10001);
+wait_for_rows('ledger', 'gaps', 10001);
 is(sql(begin('gaps', 1, 102000)), 'f', 'a late number is known');
 is(sql(begin('gaps', 1, 2020)), 'f', 'so is the earliest that is kept');
 like(error_of($node, 'postgres', begin('gaps', 1, $_)), qr/ERROR:  \w+: batch $_ of writer "w" is below the last one of epoch 1/,
@@ -95,8 +95,8 @@ is(sql("SELECT revenue_sink.outcome('$late')"), 'committed', 'the outcome of a l
 is(sql("SELECT revenue_sink.outcome('$early')"), 'unknown', 'the outcome of a forgotten one');
 like(error_of($node, 'postgres', "CALL revenue_sink.commit_prepared('$early')"), qr/is 'unknown'/, 'nor is it called committed');
 batches('gaps', 1, 102020, 10, 5);
-wait_for_rows('batch', 'gaps', 10001);
-is(sql(q(SELECT number - last FROM revenue_sink.batch WHERE job = 'gaps' AND number > last)), '1',
+wait_for_rows('ledger', 'gaps', 10001);
+is(sql(q(SELECT number - last FROM revenue_sink.ledger WHERE job = 'gaps' AND number > last)), '1',
 	'one row stands for all that is forgotten');
 
 # Decisions go when they have been carried out, also while something is held.
@@ -107,7 +107,7 @@ wait_for_rows('decision', 'held', 0);
 my $given_up = prepare('held', 10);
 sql("CALL revenue_sink.rollback_prepared('$given_up')");
 batches('none', 1, 301, 1, 100);
-wait_for_rows('batch', 'none', 1);
+wait_for_rows('ledger', 'none', 1);
 like(error_of($node, 'postgres', begin('held', 1, 10)), qr/was prepared in epoch 1 and rolled back/,
 	'one to roll back keeps its number from being begun again');
 sql("CALL revenue_sink.recover('s', 'held', NULL, 2)");
@@ -123,8 +123,8 @@ like(error_of($node, 'postgres', begin('held', 2, 7)), qr/was prepared in epoch 
 # An epoch that is over goes as a whole when the window has passed.
 sql("CALL revenue_sink.recover('s', 'gaps', NULL, 2)");
 batches('gaps', 2, 1, 1, 10);
-sql(q(UPDATE revenue_sink.batch SET ended_at = ended_at - interval '40 days' WHERE job IN ('gaps', 'none') AND epoch = 1));
-wait_for_rows('batch', 'gaps', 1);
+sql(q(UPDATE revenue_sink.ledger SET ended_at = ended_at - interval '40 days' WHERE job IN ('gaps', 'none') AND epoch = 1));
+wait_for_rows('ledger', 'gaps', 1);
 is(sql("SELECT revenue_sink.outcome('$late')"), 'unknown', 'the outcome of a batch of an epoch long over');
 is(sql(begin('none', 1, 5)), 'f', 'an epoch that is not over is kept');
 
@@ -139,8 +139,8 @@ UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job =
 wait_for_rows('epoch', 'names', 2);
 is(sql(q(SELECT string_agg(writer || ' ' || epoch, ', ' ORDER BY epoch) FROM revenue_sink.writer WHERE job = 'names')),
 	"w2 $epochs[1], w3 $epochs[2]", 'the one that writes, and the highest');
-sql(q(UPDATE revenue_sink.batch SET ended_at = now() - interval '31 days' WHERE job = 'names'));
-wait_for_rows('batch', 'names', 0);
+sql(q(UPDATE revenue_sink.ledger SET ended_at = now() - interval '31 days' WHERE job = 'names'));
+wait_for_rows('ledger', 'names', 0);
 wait_for_rows('epoch', 'names', 1);
 like(error_of($node, 'postgres', begin('names', $epochs[1], 2, 'w2')), qr/writer "w2" of job "names" has no epoch/, 'a forgotten one opens an epoch first');
 cmp_ok(sql("CALL revenue_sink.open_writer('s', 'names', 'w4')"), '>', $epochs[2], 'and gets one that nobody had');
@@ -153,7 +153,7 @@ cmp_ok($epochs[1], '>', $epochs[0], 'one of its writers is above the whole job')
 cmp_ok($epochs[2], '>', $epochs[1], 'and another one above that');
 sql(q(UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job = 'mixed'));
 batches('none', 1, 401, 1, 100);
-wait_for_rows('batch', 'none', 1);
+wait_for_rows('ledger', 'none', 1);
 like(error_of($node, 'postgres', begin('mixed', $epochs[0], 1, 'w1')), qr/epoch $epochs[0] of writer "w1" of job "mixed" has been fenced off/,
 	'a zombie of the job');
 is(sql(begin('mixed', $epochs[1], 1, 'w1')), 't', 'the living one');
@@ -161,7 +161,34 @@ is(sql(begin('mixed', $epochs[1], 1, 'w1')), 't', 'the living one');
 # A window without an end is no reason not to fold.
 sql(q(SELECT revenue_sink.alter_sink('s', dedup_window => '3650000 days')));
 batches('none', 1, 501, 1, 100);
-wait_for_rows('batch', 'none', 1);
+wait_for_rows('ledger', 'none', 1);
+
+# Dead letters go after some days; the former name of the setting, where it is set,
+# counts instead.
+sub letters
+{
+	return sql(q(SELECT string_agg(order_id, ' ' ORDER BY order_id) FROM revenue_sink.dead_letter));
+}
+
+sub let_them_fold
+{
+	my ($expected, $what) = @_;
+
+	wait_until($what, sub { sql(q(SELECT revenue_sink.apply('s', 'look', 'e', '2024-03-01 10:01+00', 0)));
+		letters() eq $expected });
+	pass($what);
+	return;
+}
+
+sql(q(SELECT revenue_sink.alter_sink('s', on_bad_event => 'reject')));
+sql("SELECT revenue_sink.apply('s', 'old $_', '', '2024-03-01 10:01+00', 1);"
+	. "UPDATE revenue_sink.dead_letter_event SET arrived_at = now() - interval '$_ days' - interval '1 hour' WHERE order_id = 'old $_'")
+  foreach 10, 20, 30;
+let_them_fold('old 10 old 20', 'letters of a month ago go');
+sql($_) foreach 'ALTER SYSTEM SET revenue_sink.dead_letter_retention = 20', 'SELECT pg_reload_conf()';
+let_them_fold('old 10', 'with another retention those of 20 days');
+sql($_) foreach 'ALTER SYSTEM SET revenue_sink.rejected_retention = 10', 'SELECT pg_reload_conf()';
+let_them_fold('', 'by the former name of the setting those of 10 days');
 
 # Who opens an epoch doesn't take the worker, at work on old batches, for a zombie.
 my $worker = join ' ', worker_pids($node, 'postgres');

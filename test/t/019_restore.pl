@@ -107,7 +107,7 @@ my $state_sql = q(
 SELECT minute, group_key, revenue, events FROM shop.revenue WHERE group_key <> 'held' ORDER BY 1, 2;
 SELECT minute, group_key, revenue FROM shop.total ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s') ORDER BY 1, 2;
-SELECT sink, reason, order_id, event_id, amount, rejected_at FROM revenue_sink.rejected_event ORDER BY 1, 2;
+SELECT sink, reason, order_id, event_id, amount, arrived_at FROM revenue_sink.dead_letter ORDER BY 1, 2;
 SELECT sink, job, writer, epoch, opened_at, last_number, events FROM revenue_sink.writer ORDER BY 1, 2, 3;
 SELECT sink, owner, mode, fact, ingest, dedup_window, on_bad_event FROM revenue_sink.sink ORDER BY 1);
 my $state = $source->safe_psql('shop', $state_sql);
@@ -116,7 +116,7 @@ is($source->safe_psql('shop', q(
 SELECT count(*) > 1 FROM revenue_sink.total_1;
 SELECT count(*) > 1 FROM revenue_sink.delta_1 WHERE minute > '-infinity';
 SELECT order_id FROM revenue_sink.deferred;
-SELECT count(*) FROM revenue_sink.rejected_event;
+SELECT count(*) FROM revenue_sink.dead_letter;
 SELECT count(*) FROM revenue_sink.total_2;
 SELECT count(*) FROM revenue_sink.sink WHERE problem IS NULL)), "t\nt\nheld\n2\n2\n2",
 	'the source has something of everything');
@@ -297,7 +297,7 @@ sub tables_of
 	my ($number) = @_;
 
 	return (map { "${_}_$number" } qw(seen delta total)),
-	  qw(sink_catalog sink_state deferred_event rejected epoch batch committed_offset decision);
+	  qw(sink_catalog sink_state deferred_event dead_letter_event epoch ledger committed_offset decision);
 }
 
 my %orders = (
@@ -507,7 +507,7 @@ RESET ROLE));
 is($target->safe_psql('elsewhere', q(SET ROLE mallory;
 SELECT count(*) FROM revenue_sink.sink;
 SELECT count(*) FROM revenue_sink.stat_sink;
-SELECT count(*) FROM revenue_sink.rejected_event;
+SELECT count(*) FROM revenue_sink.dead_letter;
 SELECT count(*) FROM revenue_sink.deferred;
 SELECT count(*) FROM revenue_sink.writer;
 SELECT count(*) FROM revenue_sink.prepared)), join("\n", (0) x 6), "somebody's views: he is not shown the sink");
@@ -538,7 +538,7 @@ SELECT count(*) FROM revenue_sink.sink_catalog;
 SELECT count(*) FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '_[0-9]+$';
 SELECT count(*) FROM pg_class WHERE relnamespace = 'mallory'::regnamespace AND relkind = 'v';
 ) . join('', map { "SELECT count(*) FROM revenue_sink.$_;\n" }
-	  qw(sink_state deferred_event rejected epoch batch committed_offset decision))),
+	  qw(sink_state deferred_event dead_letter_event epoch ledger committed_offset decision))),
 	join("\n", '', '', 0, 0, 2, (0) x 7), "somebody's views: the superuser drops the sink, and leaves them");
 drop_database('elsewhere');
 

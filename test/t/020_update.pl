@@ -178,6 +178,9 @@ RESET ROLE;
 );
 }
 
+# What 1.0 called otherwise
+my %new_name = (batch => 'ledger', rejected => 'dead_letter_event', digest => 'letter', rejected_at => 'arrived_at');
+
 # Rows of a table of the new database, with the columns that the old one has.
 sub copy_rows
 {
@@ -185,7 +188,9 @@ sub copy_rows
 	my $columns = $node->safe_psql('old', qq(
 SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
 WHERE attrelid = 'revenue_sink.$table'::regclass AND attnum > 0 AND NOT attisdropped));
-	my $rows = $node->safe_psql('new', "COPY (SELECT $columns FROM revenue_sink.$table WHERE $where) TO stdout");
+	my $new_columns = $columns =~ s/(\w+)/$new_name{$1} \/\/ $1/ger;
+	my $new_table = $new_name{$table} // $table;
+	my $rows = $node->safe_psql('new', "COPY (SELECT $new_columns FROM revenue_sink.$new_table WHERE $where) TO stdout");
 
 	return "COPY revenue_sink.$table ($columns) FROM stdin;\n$rows" . ($rows eq '' ? '' : "\n") . "\\.\n";
 }
@@ -385,7 +390,7 @@ my $state_sql = q(
 SELECT * FROM shop.revenue ORDER BY 1, 2;
 SELECT * FROM shop.total ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s') ORDER BY 1, 2;
-SELECT * FROM revenue_sink.rejected_event ORDER BY 1, 2;
+SELECT * FROM revenue_sink.dead_letter ORDER BY 1, 2;
 SELECT * FROM revenue_sink.sink ORDER BY 1;
 SELECT job, writer, epoch, opened_at, last_number FROM revenue_sink.writer ORDER BY 1, 2;
 SELECT revenue_sink.upsert('t', '{2024-03-01 10:03+00}', '{1}', NULL, 2);
@@ -404,6 +409,9 @@ $node->safe_psql('old', 'ALTER VIEW shop.revenue RESET (security_barrier)');
 my $users = join('', map { my $v = $_; map { "SELECT * FROM $_ ORDER BY 1, 2;" } ("users_$v", "revenue_sink.$v") } @users)
   =~ s/revenue_sink\.sink /(SELECT sink, owner, mode, fact, ingest, bucket, dedup_window, max_future, late_policy, on_bad_event FROM revenue_sink.sink) AS s /r;
 is(say_of('old', "SELECT count(*) FROM (TABLE users_sink) AS u; $users") =~ /ERROR|^\d{5} /m ? 'error' : 'fine', 'fine', "users' views are there");
+is(say_of('old', 'SELECT count(*) FROM users_rejected_event; SELECT * FROM users_rejected_event EXCEPT '
+	  . 'SELECT sink, reason, order_id, event_id, event_time, amount, group_key, arrived_at FROM revenue_sink.dead_letter'), '1',
+	'the dead letters of before are there, under both names');
 is(say_of('old', "SELECT * FROM users_$_ EXCEPT SELECT * FROM revenue_sink.$_"), '', "users' view on $_ shows the same")
   foreach qw(rejected_event deferred writer prepared);
 is(say_of('old', 'SELECT * FROM users_fact EXCEPT SELECT * FROM shop.revenue; SELECT count(*) > 0 FROM users_fact; SELECT count(*) FROM users_total'),

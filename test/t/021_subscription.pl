@@ -281,7 +281,7 @@ my $looks = q(
 SELECT revenue_sink.seen('s', 'order-333', 'evt-999'), revenue_sink.seen('s', 'order-333', 'evt-998'),
 	revenue_sink.seen('s', 'first', 'e-1');
 SELECT sink, seen_events, watermark AT TIME ZONE 'UTC' FROM revenue_sink.stat_sink ORDER BY sink;
-SELECT sink, reason, order_id FROM revenue_sink.rejected_event;
+SELECT sink, reason, order_id FROM revenue_sink.dead_letter;
 SELECT sink, job, writer, epoch, last_number FROM revenue_sink.writer;
 SELECT sink, owner, mode, fact, ingest, bucket, dedup_window, max_future, late_policy, on_bad_event
 FROM revenue_sink.sink ORDER BY sink);
@@ -296,7 +296,7 @@ is(sql($publisher, q(SELECT revenue, events FROM fact_revenue_1m WHERE group_key
 stream($publisher, $epoch, 8);
 $publisher->poll_query_until('postgres', q(
 SELECT (SELECT expired > 0 FROM revenue_sink.sink_state WHERE sink_id = 1)
-	AND (SELECT count(*) < 5 FROM revenue_sink.batch WHERE sink_id = 1)
+	AND (SELECT count(*) < 5 FROM revenue_sink.ledger WHERE sink_id = 1)
 	AND (SELECT sum(unmerged_deltas) = 0 FROM revenue_sink.stat_sink)))
   or die 'nothing expires, or nothing is folded';
 sql($publisher, q(SELECT revenue_sink.alter_sink('s', dedup_window => '11 minutes')));
@@ -392,7 +392,7 @@ $partial->stop;
 my $torn = copy_lacking('torn', 'committed_offset', 'late');
 sql($torn, q(
 BEGIN;
-LOCK TABLE revenue_sink.seen_1, revenue_sink.batch IN SHARE MODE;
+LOCK TABLE revenue_sink.seen_1, revenue_sink.ledger IN SHARE MODE;
 PREPARE TRANSACTION 'behind'));
 my $before = $next;
 stream($publisher, $epoch, 1);

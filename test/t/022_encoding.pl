@@ -79,8 +79,8 @@ sub facts
 
 	return join "\n", sort split /\n/, sql($db, q(
 SELECT minute, group_key, revenue, events FROM fact_revenue_1m;
-SELECT reason, order_id, event_id, amount, group_key FROM revenue_sink.rejected_event;
-SELECT count(*) FROM revenue_sink.rejected WHERE sink_id > 0));
+SELECT reason, order_id, event_id, amount, group_key FROM revenue_sink.dead_letter;
+SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id > 0));
 }
 
 my %source;
@@ -162,7 +162,7 @@ SELECT * FROM revenue_sink.apply('strict', ARRAY['o', $value{order_id}], ARRAY['
 		'rejected', "a byte that has no meaning is rejected: $column");
 }
 is(sql('from_win1252', q(
-SELECT count(*) FROM revenue_sink.rejected_event WHERE strpos(order_id || event_id || group_key, chr(129)) > 0;
+SELECT count(*) FROM revenue_sink.dead_letter WHERE strpos(order_id || event_id || group_key, chr(129)) > 0;
 SELECT revenue_sink.seen('s', 'o', 'a' || chr(129));
 SELECT problem FROM revenue_sink.check('strict'))), "3\nf", 'they are among the dead letters');
 

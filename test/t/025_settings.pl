@@ -240,7 +240,7 @@ SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{65}', NULL, i) FROM g
 
 my $begun = q(
 SELECT string_agg(CASE WHEN ok THEN '' ELSE what || ' ' END, '') FROM (VALUES
-	('folded', (SELECT count(*) FROM revenue_sink.batch WHERE sink_id > 0) < 5),
+	('folded', (SELECT count(*) FROM revenue_sink.ledger WHERE sink_id > 0) < 5),
 	('packed', (SELECT count(*) FROM revenue_sink.seen_2) < 200),
 	('adopted', (SELECT count(problem) = 0 FROM revenue_sink.sink)),
 	('totals merged', (SELECT count(*) = 1 FROM revenue_sink.total_3))) AS v (what, ok));
@@ -254,7 +254,7 @@ SELECT minute, group_key, revenue, events FROM here ORDER BY 1, 2;
 SELECT minute, group_key, revenue, events FROM fact_revenue_1m ORDER BY 1, 2;
 SELECT minute, revenue FROM t;
 SELECT next_offset FROM revenue_sink.offsets('here', 'topic');
-SELECT count(*) FROM revenue_sink.rejected_event;
+SELECT count(*) FROM revenue_sink.dead_letter;
 SELECT problem FROM revenue_sink.check('s');
 SELECT problem FROM revenue_sink.check('t');
 SELECT problem FROM revenue_sink.check('here'));
@@ -400,7 +400,7 @@ is(say_of('iso_8601', "SET default_table_access_method = heap2; $new $heaps; $ot
 # What isn't a heap is not written.
 
 my $try = "SELECT revenue_sink.apply('a', 'o', 'e', '2024-03-01 10:00+00', 1)";
-foreach my $table (qw(seen_1 delta_1 total_1 spill_1 deferred_event rejected sink_state))
+foreach my $table (qw(seen_1 delta_1 total_1 spill_1 deferred_event dead_letter_event sink_state))
 {
 	say_of('iso_8601', "ALTER TABLE revenue_sink.$table SET ACCESS METHOD heap2", %calm);
 	if ($table =~ /_1$/)
