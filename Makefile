@@ -17,13 +17,13 @@
 EXTENSION = revenue_sink
 MODULE_big = revenue_sink
 DATA = $(wildcard sql/revenue_sink--*.sql)
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/revenue_sink--%,$(sort $(wildcard sql/*.sql))))
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test
 
 # 'make DEBUG=1' turns assertions of our own code on
-PG_CPPFLAGS = $(if $(DEBUG),-DUSE_ASSERT_CHECKING)
+PG_CPPFLAGS = -I$(srcdir)/src $(if $(DEBUG),-DUSE_ASSERT_CHECKING)
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Wno-cast-function-type $(if $(WERROR),-Werror) $(if $(DEBUG),-O0)
 SHLIB_LINK = -lsodium
@@ -36,7 +36,7 @@ PROJECT_GOALS = demo check check-all check-processors bench chaos mutants valgri
 ifeq ($(filter $(PROJECT_GOALS),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h)
 else
 .PHONY: $(PROJECT_GOALS)
 

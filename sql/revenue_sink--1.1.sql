@@ -6,7 +6,7 @@ GRANT USAGE ON SCHEMA revenue_sink TO PUBLIC;
 
 --
 -- Tables. Writers insert into them through the functions; nobody else does.
--- Column order is known to src/catalog.h, but for sink_catalog; and so is that they are heaps.
+-- Column order is known to src/core/catalog.h, but for sink_catalog; and so is that they are heaps.
 --
 
 CREATE SEQUENCE revenue_sink.sink_id AS integer;

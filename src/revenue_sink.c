@@ -16,16 +16,21 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 
-#include "checkpoint.h"
-#include "compat.h"
-#include "expire.h"
-#include "ingest.h"
-#include "seen.h"
-#include "seen_index.h"
-#include "sink.h"
-#include "totals.h"
-#include "worker.h"
-#include "writer.h"
+#include "api/ingest.h"
+#include "core/compat.h"
+#include "revenue/totals.h"
+#include "seen/expire.h"
+#include "seen/seen_build.h"
+#include "seen/seen_index.h"
+#include "sink/sink.h"
+#include "sink/slot.h"
+#include "twophase/prepared.h"
+#include "twophase/unpreparable.h"
+#include "worker/fold.h"
+#include "worker/launcher.h"
+#include "worker/worker.h"
+#include "writer/batch.h"
+#include "writer/tally.h"
 
 PG_MODULE_MAGIC;
 
@@ -103,9 +108,22 @@ _PG_init(void)
 	shmem_request_hook = shmem_request;
 	next_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
+
+	/*
+	 * Callbacks at a transaction's end are called in the reverse order. Before a
+	 * COMMIT or PREPARE first ingest.c refuses rows that no statement has flushed;
+	 * totals.c may insert its rows once more; unpreparable.c refuses a PREPARE; and
+	 * then batch.c, when nothing is written any more, looks at the epoch for the
+	 * last time and completes the ledger with what tally.c has counted. After the
+	 * end expire.c and seen_build.c put right in shared memory what has, or has
+	 * not, become of the transaction, launcher.c wakes the launcher, and tally.c
+	 * publishes its counts; none of these depends on another.
+	 */
 	rsink_init_sink();
-	rsink_init_seen();
-	rsink_init_writer();
+	rsink_init_seen_build();
+	rsink_init_tally();
+	rsink_init_batch();
+	rsink_init_unpreparable();
 	rsink_init_totals();
 	rsink_init_ingest();
 	rsink_init_expire();

@@ -1,0 +1,233 @@
+/*-------------------------------------------------------------------------
+ *
+ * observe.c
+ *	  Functions that look into a sink: seen(), counters(), and those that the
+ *	  extension's views call.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "api/argument.h"
+#include "apply/encoding.h"
+#include "apply/event.h"
+#include "apply/fingerprint.h"
+#include "core/compat.h"
+#include "core/spi_util.h"
+#include "seen/seen.h"
+#include "seen/seen_index.h"
+#include "seen/seen_page.h"
+#include "sink/relations.h"
+#include "sink/sink.h"
+#include "sink/slot.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_seen);
+PG_FUNCTION_INFO_V1(revenue_sink_counters);
+PG_FUNCTION_INFO_V1(revenue_sink_may);
+PG_FUNCTION_INFO_V1(revenue_sink_may_see);
+PG_FUNCTION_INFO_V1(revenue_sink_may_dispose);
+PG_FUNCTION_INFO_V1(revenue_sink_relation_of);
+
+/*
+ * Look for an event in all page rows that the active snapshot sees. This is slow,
+ * but needs no shared memory.
+ */
+static bool
+seen_by_scan(const RsinkSink *sink, const RsinkFingerprint *fp)
+{
+	Relation	rel = table_open(sink->seen, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	bool		found = false;
+	HeapTuple	tuple;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		RsinkPage	page;
+
+		CHECK_FOR_INTERRUPTS();
+		rsink_page_deform(RelationGetDescr(rel), tuple, &page);
+		found = rsink_page_find(&page, fp) >= 0;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/* Compute the identity of an event. Returns false if no event can have such ids. */
+static bool
+event_identity(const RsinkSink *sink, const text *order_id, const text *event_id, RsinkFingerprint *fp)
+{
+	int32		order_len = VARSIZE_ANY_EXHDR(order_id);
+	int32		event_len = VARSIZE_ANY_EXHDR(event_id);
+	const char *order = rsink_hashed_text(sink, VARDATA_ANY(order_id), &order_len);
+	const char *event = rsink_hashed_text(sink, VARDATA_ANY(event_id), &event_len);
+
+	if (order == NULL || event == NULL || order_len > RSINK_ID_MAX || event_len > RSINK_ID_MAX)
+		return false;
+	rsink_fingerprint_id(sink->key, order, order_len, event, event_len, fp);
+	return true;
+}
+
+/*
+ * seen(sink, order_id, event_id) -> boolean
+ *
+ * Has this event been counted, by a transaction that is committed now or by the
+ * current one? Where there is no index (on a standby, in a copy, or without the
+ * library preloaded), this reads the whole table of page rows in the statement's
+ * snapshot. Takes AccessShareLock on that table.
+ */
+Datum
+revenue_sink_seen(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_READ);
+	text	   *order_id;
+	text	   *event_id;
+	RsinkFingerprint fp;
+	RsinkSeen	seen;
+	bool		found;
+	uint32		payload;
+
+	rsink_sink_require_mode(sink, false);
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		PG_RETURN_BOOL(false);
+	order_id = PG_GETARG_TEXT_PP(1);
+	event_id = PG_GETARG_TEXT_PP(2);
+	if (!event_identity(sink, order_id, event_id, &fp))
+		PG_RETURN_BOOL(false);
+	if (sink->shared == NULL || sink->problem != RSINK_READY)
+		PG_RETURN_BOOL(seen_by_scan(sink, &fp));
+	rsink_seen_begin(&seen, sink, false);
+	found = rsink_seen_state(&seen, &fp, &payload) == RSINK_ROW_COUNTED;
+	rsink_seen_end(&seen);
+	PG_RETURN_BOOL(found);
+}
+
+/* May the current user see the sink that has these two views? */
+static bool
+may_see(Oid fact, Oid ingest)
+{
+	RsinkSink	sink;
+
+	memset(&sink, 0, sizeof(sink));
+	sink.fact = fact;
+	sink.ingest = ingest;
+	return get_rel_name(fact) != NULL && get_rel_name(ingest) != NULL &&
+		rsink_sink_allows(&sink, RSINK_MAY_READ);
+}
+
+/*
+ * may_see(sink) -> boolean, for the extension's views
+ *
+ * Nobody may see a sink one of whose views is gone, because the functions that
+ * the extension's views call would raise an error for such a sink.
+ */
+Datum
+revenue_sink_may_see(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	PG_RETURN_BOOL(may_see(sink->fact, sink->ingest));
+}
+
+/*
+ * may_dispose(sink) -> boolean, for the view sink
+ *
+ * The view sink shows a broken sink to those who may drop or adopt it.
+ */
+Datum
+revenue_sink_may_dispose(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(rsink_may_dispose(rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+}
+
+/*
+ * relation_of(sink, kind) -> regclass, for the extension's views
+ *
+ * "kind" is 'fact', 'ingest', 'seen', 'spill', 'delta' or 'total'. NULL if the
+ * relation is gone.
+ */
+Datum
+revenue_sink_relation_of(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	const char *kind = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Oid			relid = strcmp(kind, "fact") == 0 ? sink->fact :
+		strcmp(kind, "ingest") == 0 ? sink->ingest : rsink_table_of(sink->id, kind);
+
+	if (!OidIsValid(relid))
+		PG_RETURN_NULL();
+	PG_RETURN_OID(relid);
+}
+
+/* may_see(fact, ingest) -> boolean, for the views of version 1.0 */
+Datum
+revenue_sink_may(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(may_see(PG_GETARG_OID(0), PG_GETARG_OID(1)));
+}
+
+/*
+ * counters(sink) -> record, for the view stat_sink
+ *
+ * What the view shows of the sink's tables and of shared memory. What comes from
+ * shared memory is NULL where the sink has no slot, as on a standby. Takes the
+ * sink lock in shared mode.
+ */
+Datum
+revenue_sink_counters(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
+	Datum		values[RSINK_NSTATS + 8] = {0};
+	bool		nulls[RSINK_NSTATS + 8];
+	RsinkShared *shared = sink->problem == RSINK_READY ? sink->shared : NULL;
+	int			n = RSINK_NSTATS;
+	RsinkSpi	spi;
+
+	memset(nulls, shared == NULL, sizeof(nulls));
+	nulls[n] = nulls[n + 1] = !OidIsValid(sink->seen) || !OidIsValid(sink->delta);
+	if (nulls[n])
+		return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
+			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity')",
+			  get_rel_name(sink->seen), get_rel_name(sink->delta));
+	values[n++] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
+	values[n++] = Int64GetDatum(rsink_spi_int64(0, 2, 0));
+	rsink_spi_end(&spi);
+	if (shared != NULL)
+	{
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		for (int i = 0; i < RSINK_NSTATS; i++)
+			values[i] = Int64GetDatum((int64) pg_atomic_read_u64(&shared->stat[i]));
+		values[n++] = Int64GetDatum((int64) rsink_index_bytes(&shared->index));
+		nulls[n] = pg_atomic_read_u64(&shared->last_merge) == 0;
+		values[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&shared->last_merge));
+		values[n++] = CStringGetTextDatum(sink->totals ? "none" :
+										  !shared->built ? "building" :
+										  shared->spilled ? "spilled" : "built");
+		nulls[n] = sink->totals;
+		values[n++] = Float4GetDatum(shared->built || shared->next_block == 0 ?
+									 (shared->built ? 100.0f : 0.0f) :
+									 100.0f * shared->next_block / Max(1, shared->total_blocks));
+		values[n++] = TimestampTzGetDatum(shared->stats_since);
+		nulls[n] = TIMESTAMP_NOT_FINITE(shared->horizon);
+		values[n++] = TimestampTzGetDatum(shared->horizon);
+		LWLockRelease(&shared->lock);
+	}
+	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
+}

@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * round.c
+ *	  merge() and expire(): parts of the worker's round, on demand.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "api/argument.h"
+#include "core/lock.h"
+#include "revenue/retain.h"
+#include "revenue/revenue.h"
+#include "revenue/totals.h"
+#include "seen/expire.h"
+#include "sink/sink.h"
+#include "twophase/unpreparable.h"
+#include "worker/settle.h"
+
+PG_FUNCTION_INFO_V1(revenue_sink_merge);
+PG_FUNCTION_INFO_V1(revenue_sink_expire);
+
+/*
+ * The sink of such a call, for its owner. Waits for the maintenance lock and holds
+ * it until the end of the transaction.
+ */
+static RsinkSink *
+maintained_sink(FunctionCallInfo fcinfo, const char *call)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_IS_OWNER);
+
+	PreventCommandIfReadOnly(call);
+	PreventCommandDuringRecovery(call);
+	rsink_forbid_prepare(call);
+	rsink_maintenance_lock(sink, true);
+	return sink;
+}
+
+/*
+ * merge(sink) -> bigint
+ *
+ * Settles deferred events and merges all deltas; returns how many rows that has
+ * removed. Raises invalid_transaction_state in a transaction that has upserted into
+ * the sink.
+ */
+Datum
+revenue_sink_merge(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = maintained_sink(fcinfo, "merge()");
+	BlockNumber from = 0;
+	int64		removed;
+
+	/*
+	 * Where versions don't decide, the last commit wins, and this transaction's
+	 * rows get their final sequence numbers just before it commits. Merging them
+	 * now would rank them too early.
+	 */
+	if (sink->totals && rsink_totals_pending(sink))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("merge() cannot run in a transaction that has upserted into sink \"%s\"",
+						sink->name),
+				 errhint("COMMIT first.")));
+	removed = sink->totals ? 0 : rsink_settle(sink, NULL);
+
+	PG_RETURN_INT64(removed + rsink_merge_deltas(sink, PG_INT64_MAX, &from));
+}
+
+/*
+ * expire(sink) -> bigint
+ *
+ * Raises the horizon, and removes page rows and spill rows behind it and totals
+ * that the sink keeps no longer; returns how many rows that were.
+ */
+Datum
+revenue_sink_expire(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = maintained_sink(fcinfo, "expire()");
+	TimestampTz oldest = DT_NOBEGIN;
+	int64		removed = rsink_expire(sink);
+
+	/* rsink_retain() must see the horizon that rsink_expire() has written */
+	CommandCounterIncrement();
+	PG_RETURN_INT64(removed + rsink_retain(sink, &oldest));
+}
+

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * encoding.h
+ *	  The bytes of text that are hashed, equal on each server that holds a sink.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_ENCODING_H
+#define RSINK_ENCODING_H
+
+#include "sink/sink.h"
+
+extern const char *rsink_encoding_of_new_sinks(void);
+extern bool rsink_encoding_set(RsinkSink *sink, const char *name);
+extern const char *rsink_hashed_text(const RsinkSink *sink, const char *text, int32 *len);
+
+#endif							/* RSINK_ENCODING_H */

@@ -1,0 +1,346 @@
+/*-------------------------------------------------------------------------
+ *
+ * seen.c
+ *	  Check and claim: which events of a call are new?
+ *
+ * Two backends must not both find an event new. So the check (is there a row that
+ * counts the event?) and the claim (insert a page row that counts the event, and
+ * enter that row in the index) happen under one LWLock per sink, the sink lock. A
+ * backend holds the sink lock for a bounded number of events and never to the end
+ * of a transaction. Whenever nobody holds it, the index has, for each row that is
+ * or may become visible, all of the row's entries. The answers rest on this
+ * invariant:
+ *
+ *	- No entry leads to a row that counts the event: nobody has counted
+ *	  the event, and nobody can before our claim is entered. The event is
+ *	  applied.
+ *	- A row counts the event, and the row is committed or our own: the
+ *	  event is a duplicate, now and for ever. (Packing deletes such a row,
+ *	  but only together with inserting the packed row, whose entries
+ *	  precede the commit. Whoever holds the sink lock finds the one or the
+ *	  other.)
+ *	- The row's transaction is unfinished elsewhere, that is, open or
+ *	  prepared: nobody can know yet. We neither wait nor drop the event.
+ *	  The event is deferred.
+ *
+ * An error or a cancel in between aborts the transaction that inserted the rows.
+ * Entries that stay behind lead to dead rows, which is harmless.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/bufmgr.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "apply/deferred.h"
+#include "apply/event.h"
+#include "apply/fingerprint.h"
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "seen/seen.h"
+#include "seen/seen_build.h"
+#include "seen/seen_index.h"
+#include "seen/seen_lookup.h"
+#include "seen/seen_page.h"
+#include "seen/seen_spill.h"
+#include "sink/sink.h"
+#include "sink/slot.h"
+
+/*
+ * The most events that are checked and claimed in one hold of the sink lock: ten
+ * full page rows.
+ */
+#define HOLD_EVENTS		(10 * RSINK_PAGE_MAX)
+
+/*
+ * A hold that takes longer than this ends, and the rest of its events get another
+ * one.
+ */
+#define HOLD_MILLISECONDS 20
+
+/* A hold reads the clock once per this many events. */
+#define HOLD_CHECKED	64
+
+/* The CPU is asked for the cache lines of the index this many keys ahead. */
+#define PREFETCH_AHEAD	8
+
+/*
+ * Did the last look-ups of this process read from disk? Then keys are looked up
+ * before the sink lock is taken. Every process begins so, since it may have been
+ * started together with the server, whose buffers are empty then.
+ */
+static bool looks_ahead = true;
+
+/*
+ * Open a sink's seen events for the current transaction. "settling" says that the
+ * events come from deferred_event, so that those that have to stay deferred
+ * aren't inserted there again.
+ *
+ * Takes RowExclusiveLock on the page table and the spill table. Raises an error
+ * in recovery, if the library was not preloaded, or if the sink has just been
+ * dropped.
+ */
+void
+rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
+{
+	rsink_require_preload();
+	PreventCommandDuringRecovery("revenue_sink");
+	memset(seen, 0, sizeof(RsinkSeen));
+	seen->sink = sink;
+	seen->shared = sink->shared;
+	seen->settling = settling;
+	seen->context = CurrentMemoryContext;
+	rsink_table_open(&seen->pages, sink->seen);
+	rsink_table_open(&seen->spill, sink->spill);
+}
+
+/*
+ * Close what rsink_seen_begin() opened. Locks on tables stay until the end of the
+ * transaction.
+ */
+void
+rsink_seen_end(RsinkSeen *seen)
+{
+	rsink_table_close(&seen->pages);
+	rsink_table_close(&seen->spill);
+	if (seen->deferred.rel != NULL)
+		rsink_table_close(&seen->deferred);
+}
+
+/*
+ * Is the event with this fingerprint counted at this instant? Sets *payload to
+ * the payload hash that was counted, unless the answer is RSINK_ROW_GONE. Takes
+ * the sink lock for a moment, and may have to help to build the index first.
+ */
+RsinkRowState
+rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
+{
+	RsinkLookup lookup;
+	RsinkRowState state;
+
+	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+	rsink_seen_lock(seen);
+	rsink_lookup_enter(&lookup);
+	state = rsink_lookup_state(&lookup, 0, fp, payload);
+	rsink_seen_unlock(seen);
+	rsink_lookup_end(&lookup);
+	return state;
+}
+
+/*
+ * Insert a page row of n sorted keys, of events between oldest and newest, and
+ * enter each fingerprint in the index, or in the spill table if the index has no
+ * room. Caller holds the sink lock.
+ */
+void
+rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
+					  TimestampTz oldest, TimestampTz newest)
+{
+	RsinkShared *shared = seen->shared;
+	HeapTuple	tuple = rsink_page_form(RelationGetDescr(seen->pages.rel), keys, n,
+										oldest, newest);
+
+	rsink_table_insert(&seen->pages, tuple);
+	if (n < RSINK_SMALL_ROW)
+		pg_atomic_fetch_add_u32(&shared->small_rows, 1);
+	for (int i = 0; i < n; i++)
+	{
+		if (!rsink_index_insert(&shared->index, &keys[i].fp, &tuple->t_self))
+		{
+			shared->spilled = true;
+			shared->spill_generation++;
+			rsink_spill_add(&seen->spill, &keys[i].fp, newest);
+		}
+	}
+	heap_freetuple(tuple);
+}
+
+/*
+ * Claim the events of n sorted keys: insert a page row that counts them. Caller
+ * holds the sink lock.
+ *
+ * The horizon keeps behind the "oldest" of a row that is unfinished. Late events,
+ * which late_policy 'apply' counts without a promise, would hold the horizon
+ * where it is, so they are left out of "oldest" if the row has others.
+ */
+static void
+claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
+{
+	RsinkShared *shared = seen->shared;
+	TimestampTz oldest = DT_NOEND;
+	TimestampTz newest = DT_NOBEGIN;
+
+	for (int i = 0; i < n; i++)
+	{
+		TimestampTz time = events[keys[i].position].event_time;
+
+		if (time > shared->horizon)
+			oldest = Min(oldest, time);
+		newest = Max(newest, time);
+	}
+	shared->low_claim = Min(shared->low_claim, oldest);
+	rsink_seen_insert_row(seen, keys, n, Min(oldest, newest), newest);
+}
+
+/*
+ * Has the hold that began at "since" taken so long that others have waited
+ * enough?
+ */
+static bool
+is_long(instr_time since)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, since);
+	return INSTR_TIME_GET_MILLISEC(now) > HOLD_MILLISECONDS;
+}
+
+/*
+ * Check and claim in one hold of the sink lock. Returns how many of the n events
+ * have been decided on: all, or those before something that others must not wait
+ * for. That is either the lock on deferred_event, if that table is needed and
+ * isn't open yet, or the disk, once a look-up had to read from it. Core doesn't
+ * count the time that a look-up waits for a block that somebody else reads, so a
+ * hold that takes long ends, too.
+ */
+static int
+claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const RsinkKey *keys, int n,
+		   RsinkKey *fresh, RsinkEvent **deferred)
+{
+	RsinkSink  *sink = seen->sink;
+	const RsinkFingerprint *last = NULL;	/* the last one looked up */
+	RsinkRowState last_state = RSINK_ROW_GONE;	/* what was found of "last" */
+	uint32		last_payload = 0;	/* payload hash that "last" is counted with */
+	int			nfresh = 0;
+	int			ndeferred = 0;
+	instr_time	since;
+
+	rsink_seen_lock(seen);
+	rsink_lookup_enter(lookup);
+	INSTR_TIME_SET_CURRENT(since);
+	for (int i = 0; i < n; i++)
+	{
+		const RsinkFingerprint *fp = &keys[i].fp;
+		RsinkEvent *event = &events[keys[i].position];
+
+		if (i % HOLD_CHECKED == HOLD_CHECKED - 1 && is_long(since))
+			lookup->from_disk = true;
+		if (unlikely(lookup->from_disk))
+		{
+			n = i;
+			break;
+		}
+		if (i + PREFETCH_AHEAD < n)
+			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
+		if ((event->event_time <= seen->shared->horizon && !sink->apply_late) ||
+			event->event_time < seen->shared->retained_from)
+		{
+			event->status = RSINK_LATE;
+			continue;
+		}
+		if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
+		{
+			last = fp;
+			last_state = rsink_lookup_state(lookup, i, fp, &last_payload);
+			if (last_state == RSINK_ROW_GONE)
+			{
+				event->status = RSINK_APPLIED;
+				fresh[nfresh++] = keys[i];
+				last_state = RSINK_ROW_COUNTED;
+				last_payload = fp->payload;
+
+				/* claim now, while the CPU's caches have what the look-ups read */
+				if (nfresh == RSINK_PAGE_MAX)
+				{
+					claim(seen, events, fresh, nfresh);
+					nfresh = 0;
+				}
+				continue;
+			}
+		}
+		if (last_state == RSINK_ROW_UNFINISHED)
+		{
+			if (seen->deferred.rel == NULL && !seen->settling)
+			{
+				seen->must_defer = true;
+				n = i;
+				break;
+			}
+			event->status = RSINK_DEFERRED;
+			deferred[ndeferred++] = event;
+			if (event->event_time > seen->shared->horizon)
+				seen->shared->low_claim = Min(seen->shared->low_claim, event->event_time);
+		}
+		else
+			event->status = last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
+	}
+	if (nfresh > 0)
+		claim(seen, events, fresh, nfresh);
+
+	/*
+	 * This happens within the hold, so that no horizon passes an event between
+	 * its check and its row.
+	 */
+	if (ndeferred > 0 && !seen->settling)
+		rsink_defer(sink, &seen->deferred, deferred, ndeferred);
+	rsink_seen_unlock(seen);
+	return n;
+}
+
+/*
+ * Decide on the events of n sorted keys. Sets the status of each event to applied
+ * (and claims the event), duplicate, deferred (and inserts the event into
+ * deferred_event, unless it comes from there), conflict or late. Where several
+ * keys have the same ids, the one with the lowest position counts.
+ *
+ * Takes the sink lock, several times for many keys, and RowExclusiveLock on
+ * deferred_event before the first event is deferred. Waits for no other
+ * transaction. What others have to wait for while the sink lock is held is
+ * bounded. Heeds cancels between two holds.
+ */
+void
+rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int n)
+{
+	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
+	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
+
+	for (int from = 0; from < n;)
+	{
+		int			hold = Min(n - from, HOLD_EVENTS);
+		RsinkLookup lookup;
+
+		CHECK_FOR_INTERRUPTS();
+		rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+		if (looks_ahead)
+		{
+			hold = rsink_lookup_ahead(&lookup, keys + from, hold);
+			looks_ahead = lookup.from_disk;
+		}
+		from += claim_hold(seen, &lookup, events, keys + from, hold, fresh, deferred);
+		looks_ahead |= lookup.from_disk;
+		rsink_lookup_end(&lookup);
+		if (seen->must_defer && seen->deferred.rel == NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(seen->context);
+
+			rsink_table_open_named(&seen->deferred, "deferred_event");
+			MemoryContextSwitchTo(old);
+		}
+	}
+	pfree(fresh);
+	pfree(deferred);
+}
+

@@ -1,0 +1,286 @@
+/*-------------------------------------------------------------------------
+ *
+ * seen_lookup.c
+ *	  Is this event counted? The answer is in memory, in page rows or in the spill table.
+ *
+ * The index in shared memory leads to page rows. A fingerprint for which the
+ * index had no room has a row in the spill table. An answer holds for as long as
+ * the caller holds the sink lock.
+ *
+ * Page rows and the spill table need not be in shared buffers, for instance after
+ * a restart, and whoever waits for the sink lock can't be cancelled. So keys can
+ * be looked up ahead, before the sink lock is taken. What is found then need not
+ * be true later, but it makes the look-ups under the sink lock quick:
+ *
+ *	- The blocks of page rows that the index leads to are pinned. Reading
+ *	  their rows again costs no I/O.
+ *	- If the spill table's answer is "counted", the answer stays true.
+ *	  "Gone" stays true as long as no row has come into the spill table
+ *	  since, which a generation count in shared memory tells.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/instrument.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/rel.h"
+
+#include "apply/event.h"
+#include "apply/fingerprint.h"
+#include "core/catalog.h"
+#include "seen/seen_index.h"
+#include "seen/seen_lookup.h"
+#include "seen/seen_page.h"
+#include "seen/seen_spill.h"
+#include "sink/slot.h"
+
+/* Cache lines and blocks are asked for this many keys and blocks ahead. */
+#define PREFETCH_KEYS	8
+#define PREFETCH_BLOCKS 32
+
+/*
+ * Has the current transaction deleted page rows? Then a row that it can't see may
+ * come back with a rollback, and keeps its entries. Reset at the end of the
+ * transaction.
+ */
+bool		rsink_seen_deleting = false;
+
+/* Start looking up events in a sink, whose tables the caller has open. */
+void
+rsink_lookup_begin(RsinkLookup *lookup, RsinkShared *shared,
+				   const RsinkTable *pages, const RsinkTable *spill)
+{
+	memset(lookup, 0, sizeof(RsinkLookup));
+	lookup->shared = shared;
+	rsink_page_reader_begin(&lookup->pages, pages->rel);
+	rsink_spill_reader_begin(&lookup->spill, spill);
+}
+
+/* Unpin all blocks, and forget what was found ahead. */
+void
+rsink_lookup_end(RsinkLookup *lookup)
+{
+	rsink_page_reader_end(&lookup->pages);
+	rsink_spill_reader_end(&lookup->spill);
+	while (lookup->npinned > 0)
+		ReleaseBuffer(lookup->pinned[--lookup->npinned]);
+	if (lookup->ahead != NULL)
+	{
+		pfree(lookup->ahead);
+		pfree(lookup->pinned);
+	}
+	lookup->ahead = NULL;
+	lookup->nahead = 0;
+}
+
+static int
+compare_blocks(const void *a, const void *b)
+{
+	BlockNumber x = *(const BlockNumber *) a;
+	BlockNumber y = *(const BlockNumber *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Pin the blocks that these addresses lead to. Addresses are hints, and may lie
+ * past the end of the file.
+ */
+static void
+pin_blocks(RsinkLookup *lookup, const ItemPointerData *tids, int n)
+{
+	Relation	rel = lookup->pages.rel;
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber *blocks = palloc(n * sizeof(BlockNumber));
+	int			distinct = 0;
+
+	for (int i = 0; i < n; i++)
+		blocks[i] = ItemPointerGetBlockNumberNoCheck(&tids[i]);
+	qsort(blocks, n, sizeof(BlockNumber), compare_blocks);
+	for (int i = 0; i < n && blocks[i] < nblocks; i++)
+	{
+		if (distinct == 0 || blocks[i] != blocks[distinct - 1])
+			blocks[distinct++] = blocks[i];
+	}
+	lookup->pinned = palloc(n * sizeof(Buffer));
+	for (int i = 0, asked = 0; i < distinct; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (; asked < Min(distinct, i + PREFETCH_BLOCKS) && effective_io_concurrency > 0; asked++)
+			(void) PrefetchBuffer(rel, MAIN_FORKNUM, blocks[asked]);
+		lookup->pinned[lookup->npinned++] = ReadBuffer(rel, blocks[i]);
+	}
+	pfree(blocks);
+}
+
+/*
+ * Does one of these rows count the event? Removes no entry from the index, as the
+ * sink lock isn't held.
+ */
+static bool
+is_counted_by(RsinkLookup *lookup, const ItemPointerData *tids, int n, const RsinkFingerprint *fp)
+{
+	uint32		payload;
+
+	for (int i = 0; i < n; i++)
+		if (rsink_page_state(&lookup->pages, &tids[i], fp, false, &payload) == RSINK_ROW_COUNTED)
+			return true;
+	return false;
+}
+
+/*
+ * Look up keys before the sink lock is taken, the first of the n keys in their
+ * order; returns how many were looked up, one at least. The blocks of their page
+ * rows are pinned until rsink_lookup_end(), so it stops when these are as many as
+ * this backend's share of shared buffers.
+ *
+ * Sets lookup->from_disk to whether anything was read from disk. Takes the sink
+ * lock in share mode for a moment, so the caller must not hold it. Heeds cancels.
+ */
+int
+rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n)
+{
+	RsinkShared *shared = lookup->shared;
+	int64		reads = pgBufferUsage.shared_blks_read;
+	int			share = Max(1, NBuffers / MaxBackends);
+	int			room = 2 * n + RSINK_INDEX_CANDIDATES;
+	ItemPointerData *tids = palloc(room * sizeof(ItemPointerData));
+	int		   *end = palloc(n * sizeof(int));	/* where each key's tids end */
+	int			ntids = 0;
+	int			nblocks = 0;
+	BlockNumber last = InvalidBlockNumber;
+	bool		spilled;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	spilled = shared->spilled;
+	lookup->generation = shared->spill_generation;
+	while (lookup->nahead < n && nblocks < share && ntids + RSINK_INDEX_CANDIDATES <= room)
+	{
+		int			i = lookup->nahead++;
+
+		if (i + PREFETCH_KEYS < n)
+			rsink_index_prefetch(&shared->index, &keys[i + PREFETCH_KEYS].fp);
+		end[i] = ntids + rsink_index_lookup(&shared->index, &keys[i].fp, &tids[ntids]);
+
+		/*
+		 * Keys that one call has counted follow each other here, and lead to one
+		 * page row. Its block is counted once.
+		 */
+		for (; ntids < end[i]; ntids++)
+		{
+			nblocks += ItemPointerGetBlockNumberNoCheck(&tids[ntids]) != last;
+			last = ItemPointerGetBlockNumberNoCheck(&tids[ntids]);
+		}
+	}
+	LWLockRelease(&shared->lock);
+
+	pin_blocks(lookup, tids, ntids);
+	lookup->ahead = palloc(lookup->nahead * sizeof(RsinkSpilled));
+	for (int i = 0, first = 0; i < lookup->nahead; first = end[i++])
+	{
+		RsinkSpilled *found = &lookup->ahead[i];
+
+		/*
+		 * "Unfinished" is as good as not known: the key is looked up again under
+		 * the sink lock.
+		 */
+		found->state = RSINK_ROW_UNFINISHED;
+		if (!spilled || is_counted_by(lookup, &tids[first], end[i] - first, &keys[i].fp))
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		found->state = rsink_spill_state(&lookup->spill, &keys[i].fp, &found->payload);
+	}
+	lookup->from_disk = pgBufferUsage.shared_blks_read != reads;
+
+	/* under the sink lock, states must be read anew */
+	rsink_page_reader_end(&lookup->pages);
+	rsink_spill_reader_end(&lookup->spill);
+	pfree(tids);
+	pfree(end);
+	return lookup->nahead;
+}
+
+/*
+ * The caller has just taken the sink lock. From here on, look-ups give answers
+ * that hold.
+ */
+void
+rsink_lookup_enter(RsinkLookup *lookup)
+{
+	lookup->from_disk = false;
+	lookup->is_current = lookup->generation == lookup->shared->spill_generation;
+}
+
+/*
+ * The answer of the page rows that the index leads to. Caller holds the sink
+ * lock.
+ *
+ * A row that was seen unfinished is read again before the event is called
+ * unfinished. The row's transaction may have committed while we looked at the
+ * other rows, and may be the reason why those were gone: packing is such a
+ * transaction.
+ */
+static RsinkRowState
+page_state(RsinkLookup *lookup, const RsinkFingerprint *fp, uint32 *payload)
+{
+	ItemPointerData tids[RSINK_INDEX_CANDIDATES];
+	int			n = rsink_index_lookup(&lookup->shared->index, fp, tids);
+	bool		unfinished = false;
+
+	for (int pass = 0; pass < 2 && (pass == 0 || unfinished); pass++)
+	{
+		unfinished = false;
+		for (int i = 0; i < n; i++)
+		{
+			RsinkRowState state = rsink_page_state(&lookup->pages, &tids[i], fp, pass > 0, payload);
+
+			if (state == RSINK_ROW_COUNTED)
+				return state;
+			if (state == RSINK_ROW_UNFINISHED)
+				unfinished = true;
+			else
+			{
+				/*
+				 * No row can be seen at this address, so the row there is dead
+				 * for ever, unless our own transaction has deleted it. (If the
+				 * reader has this address, there is a row, without this
+				 * fingerprint, and the entry is another fingerprint's.)
+				 */
+				if (pass == 0 && !rsink_seen_deleting &&
+					!ItemPointerEquals(&lookup->pages.tid, &tids[i]))
+					rsink_index_remove(&lookup->shared->index, fp, &tids[i]);
+			}
+		}
+	}
+	return unfinished ? RSINK_ROW_UNFINISHED : RSINK_ROW_GONE;
+}
+
+/*
+ * Is the event of the i-th key, with this fingerprint, counted at this instant?
+ * Sets *payload to the payload hash that was counted, unless the answer is
+ * RSINK_ROW_GONE. Sets lookup->from_disk if anything was read from disk. Caller
+ * holds the sink lock and has called rsink_lookup_enter() in this hold.
+ */
+RsinkRowState
+rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkFingerprint *fp, uint32 *payload)
+{
+	int64		reads = pgBufferUsage.shared_blks_read;
+	RsinkRowState state = page_state(lookup, fp, payload);
+
+	if (state == RSINK_ROW_GONE && lookup->shared->spilled)
+	{
+		const RsinkSpilled *found = i < lookup->nahead ? &lookup->ahead[i] : NULL;
+
+		if (found != NULL && (found->state == RSINK_ROW_COUNTED ||
+							  (found->state == RSINK_ROW_GONE && lookup->is_current)))
+		{
+			*payload = found->payload;
+			return found->state;
+		}
+		state = rsink_spill_state(&lookup->spill, fp, payload);
+	}
+	lookup->from_disk |= pgBufferUsage.shared_blks_read != reads;
+	return state;
+}

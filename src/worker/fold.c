@@ -1,0 +1,162 @@
+/*-------------------------------------------------------------------------
+ *
+ * fold.c
+ *	  Folding: removes what no longer counts from tables into which writers only insert.
+ *
+ * These tables are the ledger, committed_offset, epoch, decision and
+ * dead_letter_event.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "core/spi_util.h"
+#include "sink/sink.h"
+#include "worker/fold.h"
+
+/*
+ * The most ranges of batch numbers that the ledger keeps per epoch of a writer.
+ */
+#define LEDGER_RANGES	10000
+
+/*
+ * The epoch of a writer that is not heard of stays known for this many days. An
+ * epoch that is over stays in the ledger for the dedup window and this many days.
+ */
+#define LEDGER_DAYS		30
+
+/*
+ * A longer dedup window (some centuries) counts as this one, since nobody sees
+ * the end of it.
+ */
+#define FOREVER_SECS	INT64CONST(10000000000)
+
+int			rsink_dead_letter_retention = 30;	/* days */
+int			rsink_rejected_retention = -1;	/* the former name of that setting; -1: not set */
+
+/*
+ * Fold the ledger's rows into ranges of batch numbers. Where numbers have gaps, a
+ * gap ends a range. Per epoch of a writer the last LEDGER_RANGES ranges are kept.
+ * Those before them become one empty range (number = last + 1), which says up to
+ * which number the ledger has forgotten. An epoch that is over goes as a whole
+ * once it is old. So if an epoch has rows, a number that they don't cover has not
+ * been committed. Rows that stay as they are aren't touched.
+ */
+static void
+fold_ledger(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_INSERT,
+			  "WITH steps AS (SELECT ctid AS tid, *, "
+			  "    (number - 1 IS DISTINCT FROM lag(last) OVER numbers)::int AS step, "
+			  "    max(ended_at) OVER (PARTITION BY job, writer, epoch) AS epoch_ended_at "
+			  "  FROM revenue_sink.ledger WHERE sink_id = %d "
+			  "  WINDOW numbers AS (PARTITION BY job, writer, epoch, number > last ORDER BY number)), "
+			  "islands AS (SELECT *, sum(step) OVER (PARTITION BY job, writer, epoch, number > last "
+			  "    ORDER BY number) AS island FROM steps), "
+			  "fates AS (SELECT *, number > last OR island <= max(island) FILTER (WHERE number <= last) "
+			  "    OVER (PARTITION BY job, writer, epoch) - %d AS forgotten, "
+			  "    epoch_ended_at < now() - make_interval(secs => " INT64_FORMAT ") AND NOT EXISTS "
+			  "    (SELECT FROM revenue_sink.epoch e WHERE e.sink_id = i.sink_id AND e.job = i.job "
+			  "      AND (e.writer IS NULL OR e.writer = i.writer) HAVING max(e.epoch) <= i.epoch) AS ended "
+			  "  FROM islands i), "
+			  "ranges AS (SELECT sink_id, job, writer, epoch, ended, "
+			  "    CASE WHEN forgotten THEN max(last) + 1 ELSE min(number) END AS number, max(last) AS last, "
+			  "    sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at, "
+			  "    array_agg(tid) AS tids FROM fates "
+			  "  GROUP BY sink_id, job, writer, epoch, ended, forgotten, CASE WHEN NOT forgotten THEN island END "
+			  "  HAVING ended OR count(*) > 1 OR (forgotten AND min(number) <= max(last))), "
+			  "gone AS (DELETE FROM revenue_sink.ledger b USING (SELECT unnest(tids) AS tid FROM ranges) r "
+			  "  WHERE b.ctid = r.tid) "
+			  "INSERT INTO revenue_sink.ledger (sink_id, job, writer, epoch, number, last, events, newest, ended_at) "
+			  "SELECT sink_id, job, writer, epoch, number, last, events, newest, ended_at "
+			  "FROM ranges WHERE NOT ended",
+			  sink->id, LEDGER_RANGES,
+			  Min(sink->dedup_window / USECS_PER_SEC, FOREVER_SECS) + LEDGER_DAYS * SECS_PER_DAY);
+}
+
+/*
+ * Forget decisions that have been carried out: those on batches that have
+ * committed, and those of epochs that are over. A decision to roll back, of an
+ * epoch that isn't over, stays, since it keeps its number from being begun again.
+ * Decisions on batches that are still prepared stay, too. The statement looks at
+ * what is prepared after the decisions: the other way round, a batch might be
+ * prepared and decided on in between.
+ */
+static void
+forget_decisions(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.decision d WHERE sink_id = %d "
+			  "AND (epoch < (SELECT max(e.epoch) FROM revenue_sink.epoch e WHERE e.sink_id = d.sink_id "
+			  "      AND e.job = d.job AND (e.writer IS NULL OR e.writer = d.writer)) "
+			  "  OR EXISTS (SELECT FROM revenue_sink.ledger b WHERE b.sink_id = d.sink_id AND b.job = d.job "
+			  "      AND b.writer = d.writer AND b.epoch = d.epoch AND b.last >= d.number "
+			  "      AND b.number <= d.number)) "
+			  "AND (job, writer, epoch, number) NOT IN "
+			  "  (SELECT job, writer, epoch, number FROM revenue_sink.prepared_batches(%s))",
+			  sink->id, quote_literal_cstr(sink->name));
+}
+
+/*
+ * Forget epochs that a newer epoch, of the same writer or of the whole job,
+ * supersedes. If a job opens epochs for its writers only, forget also the epochs
+ * of writers that weren't heard of for LEDGER_DAYS. Such a writer has no epoch
+ * then; if the job had epochs of its own, an older one of these would count for
+ * the writer again. The highest epoch of a job stays, since the next one must lie
+ * above it.
+ */
+static void
+forget_epochs(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d AND EXISTS "
+			  "(SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id AND n.job = e.job "
+			  "  AND n.epoch > e.epoch AND (n.writer IS NULL OR n.writer = e.writer))",
+			  sink->id);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.epoch e WHERE sink_id = %d "
+			  "AND opened_at < now() - make_interval(days => %d) "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.epoch w WHERE w.sink_id = e.sink_id "
+			  "  AND w.job = e.job AND w.writer IS NULL) "
+			  "AND EXISTS (SELECT FROM revenue_sink.epoch n WHERE n.sink_id = e.sink_id "
+			  "  AND n.job = e.job AND n.epoch > e.epoch) "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.ledger b WHERE b.sink_id = e.sink_id "
+			  "  AND b.job = e.job AND b.writer = e.writer "
+			  "  AND b.ended_at > now() - make_interval(days => %d))",
+			  sink->id, LEDGER_DAYS, LEDGER_DAYS);
+}
+
+/*
+ * Fold what writers only insert, in the current transaction: the ledger into
+ * ranges of batch numbers, offsets and epochs to those that count, dead letters
+ * to one row each. Forget what is past its retention. Caller holds the
+ * maintenance lock.
+ */
+void
+rsink_fold(RsinkSink *sink)
+{
+	RsinkSpi	spi;
+
+	rsink_spi_begin(&spi);
+	forget_decisions(sink);
+	fold_ledger(sink);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.committed_offset o USING (SELECT DISTINCT ON (source, partition) "
+			  "  source, partition, epoch, number, sequence FROM revenue_sink.committed_offset "
+			  "  WHERE sink_id = %d ORDER BY source, partition, epoch DESC, number DESC, sequence DESC) AS w "
+			  "WHERE o.sink_id = %d AND (o.source, o.partition) = (w.source, w.partition) "
+			  "AND (o.epoch, o.number, o.sequence) < (w.epoch, w.number, w.sequence)",
+			  sink->id, sink->id);
+	forget_epochs(sink);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.dead_letter_event r WHERE sink_id = %d AND "
+			  "(arrived_at < now() - make_interval(days => %d) OR EXISTS "
+			  "(SELECT FROM revenue_sink.dead_letter_event f WHERE f.sink_id = r.sink_id AND f.letter = r.letter "
+			  "AND f.ctid < r.ctid))", sink->id,
+			  rsink_rejected_retention > 0 ? rsink_rejected_retention : rsink_dead_letter_retention);
+	rsink_spi_end(&spi);
+}
+

@@ -1,0 +1,129 @@
+# docs/reference.md and the catalog say the same of functions, views and settings:
+# what one of them has and the other hasn't, or has otherwise, is a failed test.
+#
+# The page is in the folder docs beside the folder test, or in DOCS.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use RevenueSink;
+use Test::More;
+
+# Everybody may execute them, and they are no part of the contract: views call them.
+my @INTERNAL = qw(counters events_of may_dispose may_see note_copy prepared_batches relation_of
+  revenue_of sink_problem stands stands_support winner_of);
+
+# Nobody but the extension's owner may execute them: triggers, and what the install script calls.
+my @OWNERS = qw(ingest refuse_write start_worker);
+
+my $file = ($ENV{DOCS} // "$FindBin::RealBin/../../docs") . '/reference.md';
+-r $file or die "$file is missing: copy docs to where test is, or set DOCS";
+my $page = slurp_file($file);
+
+# The page shows the defaults of a server that sets nothing.
+my $node = new_node('reference');
+create_sink($node, 'postgres');
+
+sub sql
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# Two lists with a line for each thing: what is missing where?
+sub is_listed
+{
+	my ($documented, $present, $what) = @_;
+	my %documented = map { $_ => 1 } split /\n/, $documented;
+	my %present = map { $_ => 1 } split /\n/, $present;
+
+	is(join("\n", grep { !$documented{$_} } sort keys %present), '', "the page has all $what that there are");
+	is(join("\n", grep { !$present{$_} } sort keys %documented), '', "there are all $what that the page has");
+	cmp_ok(scalar keys %documented, '>', 0, "$what were compared");
+	return;
+}
+
+# Rows of the table that follows a heading: lists of cells, without head and rule.
+sub rows_below
+{
+	my ($heading) = @_;
+	my ($part) = $page =~ /^#+ \Q$heading\E\n(.*?)(?=^#|\z)/ms or return;
+	my @rows = map { [ split /\s*\|\s*/, $_ =~ s/^\|\s*//r ] } grep { /^\|/ } split /\n/, $part;
+
+	return @rows[ 2 .. $#rows ];
+}
+
+# Each signature of the page becomes a function of the schema "page", so that
+# PostgreSQL itself says whether two ways to write one are the same.
+my @signatures = $page =~ /^```\n((?:FUNCTION|PROCEDURE) revenue_sink\..*?)\n```$/msg;
+my $script = "CREATE SCHEMA page; SET check_function_bodies = off;\n";
+foreach my $signature (@signatures)
+{
+	$signature =~ s/revenue_sink\.(\w+)/page."$1"/;
+	$script .= "CREATE $signature LANGUAGE plpgsql AS 'BEGIN END';\n";
+}
+sql($script);
+
+my $signatures = q(
+SELECT concat_ws(' ', CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END,
+	p.proname || '(' || pg_get_function_arguments(p.oid) || ')', pg_get_function_result(p.oid))
+FROM pg_proc p WHERE p.pronamespace = '%s'::regnamespace AND %s ORDER BY 1);
+my $internal = join(', ', map { "'$_'" } @INTERNAL);
+is_listed(sql(sprintf($signatures, 'page', 'true')),
+	sql(sprintf($signatures, 'revenue_sink', "has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname NOT IN ($internal)")),
+	'functions and procedures');
+is(sql(q(SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc p
+WHERE pronamespace = 'revenue_sink'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+	AND proname NOT IN (SELECT proname FROM pg_proc WHERE pronamespace = 'page'::regnamespace))),
+	"@INTERNAL", 'the other functions that everybody may execute are the internal ones');
+is(sql(q(SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p
+WHERE pronamespace = 'revenue_sink'::regnamespace AND NOT has_function_privilege('public', p.oid, 'EXECUTE'))),
+	"@OWNERS", 'and the rest is for the owner of the extension');
+is(sql('SELECT count(*) FROM pg_proc WHERE pronamespace = \'page\'::regnamespace'), scalar @signatures,
+	'no signature is there twice');
+
+# Views: those of the schema, and the two of a sink. A line a column, in order.
+my $views = q(SELECT c.oid FROM pg_class c WHERE c.relkind = 'v' AND (c.relnamespace = 'revenue_sink'::regnamespace
+	OR c.oid IN ('fact_revenue_1m'::regclass, 'order_events'::regclass)));
+my @headings = $page =~ /^#+ (View \S+)$/mg;
+my $columns = '';
+foreach my $heading (@headings)
+{
+	my $view = $heading =~ s/View //r;
+	my $n = 0;
+
+	$columns .= join(' ', $view, ++$n, $_->[0], $_->[1]) . "\n" foreach rows_below($heading);
+}
+$columns =~ s/ timestamptz$/ timestamp with time zone/mg;
+is_listed($columns, sql(qq(
+SELECT concat_ws(' ', a.attrelid::regclass, row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum), a.attname,
+	format_type(a.atttypid, a.atttypmod))
+FROM pg_attribute a WHERE a.attrelid IN ($views) AND a.attnum > 0 AND NOT a.attisdropped)), 'columns of views');
+
+# Settings of the server
+my %takes_effect = (postmaster => 'restart', sighup => 'reload');
+my $settings = sql(q(SELECT concat_ws(' ', name, current_setting(name), coalesce(unit, 'none'), context)
+FROM pg_settings WHERE name LIKE 'revenue_sink.%'));
+$settings =~ s/ (\w+)$/' ' . ($takes_effect{$1} \/\/ $1)/mge;
+is_listed(join("\n", map { "@{$_}[0 .. 3]" } rows_below('Settings of the server')), $settings, 'settings of the server');
+
+# Settings of a sink: all arguments of create_sink but its name; those of alter_sink have a star.
+my $arguments = q(SELECT unnest(proargnames) FROM pg_proc
+	WHERE pronamespace = 'revenue_sink'::regnamespace AND proname = '%s');
+is_listed(join("\n", map { $_->[0] } rows_below('Settings of a sink')),
+	sql(sprintf("SELECT a || CASE WHEN a IN ($arguments) THEN ' *' ELSE '' END FROM ($arguments) AS c (a) WHERE a <> 'sink'",
+			'alter_sink', 'create_sink')), 'settings of a sink');
+
+# What the text mentions by its full name
+my %mentioned = map { $_ => 1 } $page =~ /\brevenue_sink\.(\w+)/g;
+my $known = join(' ', sql(q(SELECT string_agg(name, ' ') FROM (
+	SELECT proname FROM pg_proc WHERE pronamespace = 'revenue_sink'::regnamespace UNION ALL
+	SELECT relname FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace UNION ALL
+	SELECT split_part(name, '.', 2) FROM pg_settings WHERE name LIKE 'revenue_sink.%') AS k (name))));
+is(join(' ', grep { $known !~ /\b$_\b/ } sort keys %mentioned), '', 'the page mentions nothing that is not there');
+
+done_testing();
