@@ -43,9 +43,11 @@
 #include "core/lock.h"
 #include "core/spi_util.h"
 #include "revenue/fact.h"
+#include "sink/choice.h"
 #include "sink/home.h"
 #include "sink/problem.h"
 #include "sink/relations.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 #include "twophase/unpreparable.h"
@@ -56,17 +58,6 @@ PG_FUNCTION_INFO_V1(revenue_sink_alter_sink);
 PG_FUNCTION_INFO_V1(revenue_sink_drop_sink);
 
 /* Raise invalid_parameter_value unless the argument's value is one of these two. */
-static void
-require_one_of(const char *argument, const char *value, const char *one, const char *other)
-{
-	if (strcmp(value, one) != 0 && strcmp(value, other) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for %s: \"%s\"", argument, value),
-				 errhint("Use '%s' or '%s'.", one, other)));
-}
-
-/* A text argument as a C string. Raises null_value_not_allowed for NULL. */
 static char *
 text_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 {
@@ -194,7 +185,7 @@ raise_short_retain(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("retain must not be shorter than dedup_window"),
-			 errdetail("Events inside the dedup window still move their buckets."),
+			 errdetail("Events inside the dedup window still change the revenue of their buckets."),
 			 errhint("Make retain longer or dedup_window shorter; retain => '0' in alter_sink() keeps everything.")));
 }
 
@@ -235,14 +226,13 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 			rsink_interval_usecs(PG_GETARG_INTERVAL_P(4), "dedup_window"))
 			raise_short_retain();
 	}
-	require_one_of("mode", mode, "events", "totals");
-	totals = strcmp(mode, "totals") == 0;
-	require_one_of("late_policy", late_policy, "reject", "apply");
-	require_one_of("on_bad_event", on_bad_event, "error", "reject");
+	totals = rsink_choice("mode", rsink_mode_names, mode) == RSINK_TOTALS;
+	(void) rsink_choice("late_policy", rsink_late_policy_names, late_policy);
+	(void) rsink_choice("on_bad_event", rsink_bad_policy_names, on_bad_event);
 	if (sink[0] == '\0' || strlen(sink) >= NAMEDATALEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("the name of a sink has 1 to %d bytes", NAMEDATALEN - 1)));
+				 errmsg("the name of a sink must have 1 to %d bytes", NAMEDATALEN - 1)));
 	if (strcmp(fact, ingest) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
@@ -369,9 +359,9 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("alter_sink()");
 	if (late_policy)
-		require_one_of("late_policy", late_policy, "reject", "apply");
+		(void) rsink_choice("late_policy", rsink_late_policy_names, late_policy);
 	if (on_bad_event)
-		require_one_of("on_bad_event", on_bad_event, "error", "reject");
+		(void) rsink_choice("on_bad_event", rsink_bad_policy_names, on_bad_event);
 	rsink_forbid_prepare("alter_sink()");
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_UPDATE_RETURNING,

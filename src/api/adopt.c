@@ -32,9 +32,11 @@
 #include "core/lock.h"
 #include "core/spi_util.h"
 #include "revenue/fact.h"
+#include "sink/choice.h"
 #include "sink/home.h"
 #include "sink/problem.h"
 #include "sink/relations.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "twophase/unpreparable.h"
 
@@ -87,7 +89,7 @@ find_or_mark(const RsinkSink *sink, RsinkView which, bool updating)
 	if (!OidIsValid(relid))
 		return false;
 	if (which == RSINK_FACT)
-		rsink_replace_fact(sink->id, sink->totals, relid);
+		rsink_replace_fact(sink->id, sink->mode == RSINK_TOTALS, relid);
 	rsink_mark_view(sink->id, which, relid);
 	return true;
 }
@@ -152,8 +154,8 @@ adopt(RsinkSink *sink, bool updating)
 		ereport(WARNING,
 				(errmsg("sink \"%s\" is adopted as it is, which may not be whole", sink->name),
 				 errdetail_internal("%s", rsink_sentence(missing))));
-	rsink_insert_arrival_rows(sink->id, sink->totals);
-	if (sink->totals)
+	rsink_insert_arrival_rows(sink->id, sink->mode == RSINK_TOTALS);
+	if (sink->mode == RSINK_TOTALS)
 		rsink_spi(SPI_OK_UPDATE,
 				  "UPDATE revenue_sink.sink_state SET totals = (SELECT count(*) FROM revenue_sink.total_%d) "
 				  "WHERE sink_id = %d", sink->id, sink->id);

@@ -17,6 +17,7 @@
 #include "api/argument.h"
 #include "apply/event.h"
 #include "core/compat.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 
 /* Raise null_value_not_allowed if the argument is NULL; "name" is for the message. */

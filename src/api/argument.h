@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "utils/array.h"
 
+#include "sink/right.h"
 #include "sink/sink.h"
 
 /* An array argument, one column of events, that is read from front to back. */

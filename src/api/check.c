@@ -33,7 +33,9 @@
 #include "seen/seen_index.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
+#include "sink/choice.h"
 #include "sink/home.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_check);
@@ -167,7 +169,7 @@ check_pages(Check *check)
 			tuplesort_putdatum(sort, UUIDPGetDatum((pg_uuid_t *) &fp), false);
 		}
 		if (page.oldest > page.newest)
-			problem(check, "row (%u,%u) is older than itself",
+			problem(check, "page row (%u,%u) has an oldest event time after its newest",
 					ItemPointerGetBlockNumber(&tuple->t_self),
 					ItemPointerGetOffsetNumber(&tuple->t_self));
 		check_row(check, &seen, tuple, &page);
@@ -226,7 +228,7 @@ check_limit(Check *check)
 	TimestampTz limit = rsink_state_time(state, id, Anum_state_retained_from, snapshot);
 
 	if (limit > horizon)
-		problem(check, "minutes are removed that lie after the horizon");
+		problem(check, "buckets after the horizon have been removed");
 }
 
 /* Check that no two rows of the ledger stand for the same batch. */
@@ -260,7 +262,7 @@ revenue_sink_check(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("check()");
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	check.result = (ReturnSetInfo *) fcinfo->resultinfo;
-	if (!check.sink->totals)
+	if (check.sink->mode != RSINK_TOTALS)
 	{
 		check_sums(&check);
 		check_limit(&check);

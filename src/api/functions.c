@@ -24,6 +24,8 @@
 #include "apply/apply.h"
 #include "apply/event.h"
 #include "core/compat.h"
+#include "sink/choice.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_apply_arrays);
@@ -36,7 +38,7 @@ apply_sink(FunctionCallInfo fcinfo)
 {
 	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
 
-	rsink_sink_require_mode(sink, false);
+	rsink_sink_require_mode(sink, RSINK_EVENTS);
 	PreventCommandIfReadOnly("apply()");
 	PreventCommandDuringRecovery("apply()");
 	return sink;

@@ -40,6 +40,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "revenue/totals.h"
+#include "sink/choice.h"
 #include "sink/relations.h"
 #include "sink/sink.h"
 #include "writer/tally.h"
@@ -240,7 +241,7 @@ revenue_sink_ingest(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
 	{
 		slot_getallattrs(trigger->tg_trigslot);
-		if (c->sink->totals)
+		if (c->sink->mode == RSINK_TOTALS)
 			insert_total(c, trigger->tg_trigslot);
 		else
 			collect_event(c, trigger->tg_trigslot);

@@ -32,7 +32,9 @@
 #include "seen/seen.h"
 #include "seen/seen_index.h"
 #include "seen/seen_page.h"
+#include "sink/choice.h"
 #include "sink/relations.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -102,7 +104,7 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 	bool		found;
 	uint32		payload;
 
-	rsink_sink_require_mode(sink, false);
+	rsink_sink_require_mode(sink, RSINK_EVENTS);
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_BOOL(false);
 	order_id = PG_GETARG_TEXT_PP(1);
@@ -217,10 +219,10 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		values[n++] = Int64GetDatum((int64) rsink_index_bytes(&shared->index));
 		nulls[n] = pg_atomic_read_u64(&shared->last_merge) == 0;
 		values[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&shared->last_merge));
-		values[n++] = CStringGetTextDatum(sink->totals ? "none" :
+		values[n++] = CStringGetTextDatum(sink->mode == RSINK_TOTALS ? "none" :
 										  !shared->built ? "building" :
 										  shared->spilled ? "spilled" : "built");
-		nulls[n] = sink->totals;
+		nulls[n] = sink->mode == RSINK_TOTALS;
 		values[n++] = Float4GetDatum(shared->built || shared->next_block == 0 ?
 									 (shared->built ? 100.0f : 0.0f) :
 									 100.0f * shared->next_block / Max(1, shared->total_blocks));

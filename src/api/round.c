@@ -17,6 +17,8 @@
 #include "revenue/revenue.h"
 #include "revenue/totals.h"
 #include "seen/expire.h"
+#include "sink/choice.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "twophase/unpreparable.h"
 #include "worker/settle.h"
@@ -59,13 +61,13 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 	 * rows get their final sequence numbers just before it commits. Merging them
 	 * now would rank them too early.
 	 */
-	if (sink->totals && rsink_totals_pending(sink))
+	if (sink->mode == RSINK_TOTALS && rsink_totals_pending(sink))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("merge() cannot run in a transaction that has upserted into sink \"%s\"",
 						sink->name),
 				 errhint("COMMIT first.")));
-	removed = sink->totals ? 0 : rsink_settle(sink, NULL);
+	removed = sink->mode == RSINK_TOTALS ? 0 : rsink_settle(sink, NULL);
 
 	PG_RETURN_INT64(removed + rsink_merge_deltas(sink, PG_INT64_MAX, &from));
 }

@@ -27,6 +27,7 @@
 #include "revenue/amount.h"
 #include "revenue/revenue.h"
 #include "seen/seen.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 #include "twophase/durable.h"
 #include "writer/tally.h"
@@ -107,14 +108,14 @@ find_fault(const RsinkApply *apply, const RsinkEvent *event, Fault *fault)
 	{
 		fault->what = "is null";
 		fault->reason = "event_time is null";
-		fault->hint = "The minute an event counts for is that of its event_time.";
+		fault->hint = "An event counts in the bucket of its event_time.";
 		return true;
 	}
 	if (unlikely(TIMESTAMP_NOT_FINITE(event->event_time)))
 	{
 		fault->what = "is infinite";
 		fault->reason = "event_time is infinite";
-		fault->hint = "The minute an event counts for is that of its event_time.";
+		fault->hint = "An event counts in the bucket of its event_time.";
 		return true;
 	}
 	if (unlikely(event->event_time > apply->limit))
@@ -198,7 +199,7 @@ raise_fault(const RsinkApply *apply, const RsinkEvent *event, int64 position, co
 			 errmsg("bad event at position %lld for sink \"%s\": %s %s",
 					(long long) position, apply->sink->name, fault->column, fault->what),
 			 value ? errdetail("The value is \"%s\".", value) : 0,
-			 errhint("%s With on_bad_event 'reject' the sink sets such events aside.", fault->hint)));
+			 errhint("%s With on_bad_event 'reject' the sink keeps such events as dead letters.", fault->hint)));
 }
 
 /*
@@ -210,7 +211,7 @@ raise_fault(const RsinkApply *apply, const RsinkEvent *event, int64 position, co
 RsinkApply *
 rsink_apply_begin(RsinkSink *sink, bool settling)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink batch",
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink call",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	RsinkApply *apply = palloc0(sizeof(RsinkApply));
@@ -255,8 +256,8 @@ convert(const RsinkApply *apply, RsinkEvent *event, Fault *fault)
 		if (*texts[i] == NULL || (*texts[i] = rsink_hashed_text(apply->sink, *texts[i], lengths[i])) != NULL)
 			continue;
 		fault->column = columns[i];
-		fault->what = "has a character that no other encoding has";
-		fault->reason = psprintf("%s has a character that no other encoding has", columns[i]);
+		fault->what = "has a character that can't be converted to UTF8";
+		fault->reason = psprintf("%s has a character that can't be converted to UTF8", columns[i]);
 		fault->hint = "Send text that can be converted to UTF8.";
 		return false;
 	}
@@ -290,7 +291,7 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 		}
 		if (unlikely(is_bad || find_fault(apply, hashed, &fault)))
 		{
-			if (!apply->sink->reject_bad)
+			if (apply->sink->bad_policy != RSINK_BAD_REJECT)
 				raise_fault(apply, &events[i], apply->position + i, &fault);
 			events[i].status = RSINK_REJECTED;
 			dead_letters[*ndead_letters] = &events[i];

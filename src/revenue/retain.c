@@ -44,6 +44,7 @@
 #include "revenue/revenue.h"
 #include "revenue/totals.h"
 #include "seen/expire.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -77,7 +78,7 @@ wanted_limit(const RsinkSink *sink)
 
 	if (sink->retain == 0)
 		return DT_NOBEGIN;
-	if (sink->totals)
+	if (sink->mode == RSINK_TOTALS)
 		newest = newest_bucket_start(sink);
 	else
 	{
@@ -109,7 +110,7 @@ first_unmerged(const RsinkSink *sink)
 	InitDirtySnapshot(dirty);
 	ScanKeyInit(&key, Anum_delta_minute, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
 				TimestampTzGetDatum(DT_NOBEGIN));
-	scan = systable_beginscan_ordered(rel, index, sink->totals ? &dirty : latest, 1, &key);
+	scan = systable_beginscan_ordered(rel, index, sink->mode == RSINK_TOTALS ? &dirty : latest, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
 	{
 		bool		isnull;
@@ -162,7 +163,7 @@ static int64
 remove_totals(const RsinkSink *sink, TimestampTz limit, TimestampTz *oldest)
 {
 	const char *total = get_rel_name(sink->total);
-	const char *events = sink->totals ? "count(*)" : "coalesce(sum(events), 0)::bigint";
+	const char *events = sink->mode == RSINK_TOTALS ? "count(*)" : "coalesce(sum(events), 0)::bigint";
 	char	   *from = pstrdup(TIMESTAMP_NOT_FINITE(*oldest) ? "-infinity" : timestamptz_to_str(*oldest));
 	int64		removed;
 
@@ -174,7 +175,7 @@ remove_totals(const RsinkSink *sink, TimestampTz limit, TimestampTz *oldest)
 			  "  WHERE sink_id = %d AND EXISTS (SELECT FROM gone)) "
 			  "SELECT count(*), max(minute) FROM gone",
 			  total, total, from, timestamptz_to_str(limit), RSINK_RETAIN_ROWS, events,
-			  sink->totals ? "true" : "false", sink->id);
+			  sink->mode == RSINK_TOTALS ? "true" : "false", sink->id);
 	removed = rsink_spi_int64(0, 1, 0);
 	*oldest = rsink_spi_int64(0, 2, *oldest);
 	return removed;
@@ -226,12 +227,12 @@ rsink_note_discarded(const RsinkSink *sink, int64 rows, int64 events, const char
 	rsink_spi(SPI_OK_UPDATE,
 			  "UPDATE revenue_sink.sink_state SET discarded = discarded + " INT64_FORMAT ", "
 			  "  removed = removed + " INT64_FORMAT " WHERE sink_id = %d",
-			  sink->totals ? rows : events, sink->totals ? 0 : events, sink->id);
+			  sink->mode == RSINK_TOTALS ? rows : events, sink->mode == RSINK_TOTALS ? 0 : events, sink->id);
 	ereport(WARNING,
-			(errmsg("sink \"%s\" has discarded what came after its minutes had been removed", sink->name),
-			 sink->totals ? errdetail("Totals: %lld. The oldest of the minutes: %s.", (long long) rows,
+			(errmsg("sink \"%s\" has discarded revenue of buckets that had been removed", sink->name),
+			 sink->mode == RSINK_TOTALS ? errdetail("Totals: %lld. The oldest bucket starts at %s.", (long long) rows,
 									  timestamptz_to_str(oldest)) :
-			 errdetail("Events: %lld, with a revenue of %s. The oldest of the minutes: %s.",
+			 errdetail("Events: %lld, with a revenue of %s. The oldest bucket starts at %s.",
 					   (long long) events, revenue, timestamptz_to_str(oldest)),
 			 errhint("A longer retain leaves more time for what is late.")));
 }

@@ -27,6 +27,7 @@
 #include "revenue/group_key.h"
 #include "revenue/retain.h"
 #include "revenue/revenue.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 
 /* How many groups are kept in memory before they are written as deltas. */
@@ -232,10 +233,10 @@ rsink_revenue_merge(RsinkSink *sink, TimestampTz before, int64 most, BlockNumber
 								  "  min(minute), sum(revenue) FILTER (WHERE minute < '%s'), "
 								  "  (%s FILTER (WHERE minute < '%s'))::bigint, "
 								  "  (SELECT (rows[cardinality(rows)]::text::point)[0]::bigint FROM chosen) FROM gone", first, first,
-								  sink->totals ? "count(*)" : "sum(events)", first);
+								  sink->mode == RSINK_TOTALS ? "count(*)" : "sum(events)", first);
 	int64		removed;
 
-	if (sink->totals)
+	if (sink->mode == RSINK_TOTALS)
 		rsink_spi(SPI_OK_SELECT,
 				  "WITH %s, present AS (SELECT * FROM revenue_sink.%s WHERE (minute, group_key) IN "
 				  "  (SELECT minute, group_key FROM kept)), "

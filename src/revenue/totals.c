@@ -36,6 +36,8 @@
 #include "revenue/amount.h"
 #include "revenue/revenue.h"
 #include "revenue/totals.h"
+#include "sink/choice.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 #include "writer/batch.h"
@@ -238,7 +240,7 @@ revenue_sink_upsert(PG_FUNCTION_ARGS)
 	RsinkTable	versions;
 	RsinkCounts counts = {{0}};
 
-	rsink_sink_require_mode(sink, true);
+	rsink_sink_require_mode(sink, RSINK_TOTALS);
 	PreventCommandIfReadOnly("upsert()");
 	PreventCommandDuringRecovery("upsert()");
 	rsink_column_open(&bucket_start, fcinfo, 1, "minute", -1);

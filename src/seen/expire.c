@@ -40,6 +40,7 @@
 #include "seen/seen_index.h"
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -395,7 +396,7 @@ rsink_expire(RsinkSink *sink)
 	int64		removed;
 	int64		events = 0;
 
-	if (sink->totals)
+	if (sink->mode == RSINK_TOTALS)
 		return 0;
 	rsink_seen_begin(&seen, sink, false);
 	rsink_spi_begin(&spi);

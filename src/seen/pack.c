@@ -30,6 +30,7 @@
 #include "seen/seen_build.h"
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 
 /* The most small rows that are packed in one transaction. */
@@ -157,7 +158,7 @@ rsink_pack(RsinkSink *sink)
 	int64		slice = Max(sink->dedup_window / PACK_SLICES, 1);
 	uint32		small_rows = pg_atomic_read_u32(&sink->shared->small_rows);
 
-	if (sink->totals || small_rows < PACK_MIN_ROWS ||
+	if (sink->mode == RSINK_TOTALS || small_rows < PACK_MIN_ROWS ||
 		small_rows < sink->shared->known_blocks / PACK_FRACTION)
 		return 0;
 	context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink pack", ALLOCSET_DEFAULT_SIZES);

@@ -55,6 +55,7 @@
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -245,7 +246,7 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		}
 		if (i + PREFETCH_AHEAD < n)
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
-		if ((event->event_time <= seen->shared->horizon && !sink->apply_late) ||
+		if ((event->event_time <= seen->shared->horizon && sink->late_policy != RSINK_LATE_APPLY) ||
 			event->event_time < seen->shared->retained_from)
 		{
 			event->status = RSINK_LATE;

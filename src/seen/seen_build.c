@@ -147,9 +147,9 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 			if (unfinished)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("the events of prepared transactions of sink \"%s\" don't fit in memory",
+						 errmsg("the events of unfinished transactions of sink \"%s\" don't fit in memory",
 								seen->sink->name),
-						 errhint("Finish them, or raise revenue_sink.dedup_memory and restart the server.")));
+						 errhint("Commit or roll back its prepared transactions, or raise revenue_sink.dedup_memory and restart the server.")));
 			if (!may_spill)
 				done = false;
 			else if (rsink_spill_state(&spill, &fp, &payload) != RSINK_ROW_COUNTED)

@@ -59,6 +59,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
+#include "sink/choice.h"
 #include "sink/home.h"
 #include "sink/relations.h"
 #include "sink/sink.h"
@@ -400,7 +401,7 @@ contradiction(const RsinkSink *sink)
 	int64		counted;
 	int64		seen;
 
-	if (sink->totals)
+	if (sink->mode == RSINK_TOTALS)
 	{
 		rsink_spi(SPI_OK_SELECT, "SELECT (SELECT count(*) FROM revenue_sink.total_%d), "
 				  "(SELECT totals FROM revenue_sink.sink_state WHERE sink_id = %d)", sink->id, sink->id);

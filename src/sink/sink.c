@@ -42,9 +42,11 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/interval.h"
+#include "sink/choice.h"
 #include "sink/home.h"
 #include "sink/problem.h"
 #include "sink/relations.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -204,9 +206,9 @@ fill_sink(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 	bool		isnull;
 
 	sink->id = DatumGetInt32(heap_getattr(tuple, Anum_catalog_id, desc, &isnull));
-	sink->totals = strcmp(catalog_text(tuple, desc, "mode"), "totals") == 0;
-	sink->apply_late = strcmp(catalog_text(tuple, desc, "late_policy"), "apply") == 0;
-	sink->reject_bad = strcmp(catalog_text(tuple, desc, "on_bad_event"), "reject") == 0;
+	sink->mode = rsink_choice("mode", rsink_mode_names, catalog_text(tuple, desc, "mode"));
+	sink->late_policy = rsink_choice("late_policy", rsink_late_policy_names, catalog_text(tuple, desc, "late_policy"));
+	sink->bad_policy = rsink_choice("on_bad_event", rsink_bad_policy_names, catalog_text(tuple, desc, "on_bad_event"));
 	sink->bucket = catalog_interval(tuple, desc, "bucket");
 	sink->dedup_window = catalog_interval(tuple, desc, "dedup_window");
 	sink->max_future = catalog_interval(tuple, desc, "max_future");
@@ -268,139 +270,6 @@ cache_load(RsinkSink *sink)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	return found;
-}
-
-/* Has the current user this privilege on a relation that may be gone? */
-static bool
-has_privilege(Oid relid, AclMode mode)
-{
-	bool		is_missing = false;
-
-	return pg_class_aclcheck_ext(relid, GetUserId(), mode, &is_missing) == ACLCHECK_OK;
-}
-
-/* Does the current user own a relation that may be gone? */
-static bool
-owns(Oid relid)
-{
-	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) &&
-		rsink_owns_relation(relid, GetUserId());
-}
-
-/* Has the current user the rights of the role that owns the extension? */
-bool
-rsink_owns_extension(void)
-{
-	return has_privs_of_role(GetUserId(), rsink_relation_owner(rsink_catalog_relid("sink_catalog")));
-}
-
-/*
- * Has the current user the rights of a role that has been granted SELECT on the
- * sink's page rows? Such roles own the sink's views, or owned them until the views
- * were dropped.
- */
-static bool
-has_owned(const RsinkSink *sink)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sink->seen));
-	bool		found = false;
-	bool		isnull;
-	Datum		datum;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
-	if (!isnull)
-	{
-		Acl		   *acl = DatumGetAclP(datum);
-
-		for (int i = 0; i < ACL_NUM(acl) && !found; i++)
-		{
-			AclItem    *item = &ACL_DAT(acl)[i];
-
-			found = item->ai_grantee != ACL_ID_PUBLIC && (item->ai_privs & ACL_SELECT) != 0 &&
-				item->ai_grantee != ((Form_pg_class) GETSTRUCT(tuple))->relowner &&
-				has_privs_of_role(GetUserId(), item->ai_grantee);
-		}
-	}
-	ReleaseSysCache(tuple);
-	return found;
-}
-
-/*
- * May the current user drop or adopt the sink? The sink's owner may, and so may the
- * extension's owner; if the ingest view is gone, roles that have owned it may, too.
- */
-bool
-rsink_may_dispose(const RsinkSink *sink)
-{
-	return owns(sink->ingest) || (get_rel_name(sink->ingest) == NULL && has_owned(sink)) ||
-		rsink_owns_extension();
-}
-
-/*
- * Has the current user this right on the sink? A view that is gone gives no rights.
- */
-bool
-rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
-{
-	switch (right)
-	{
-		case RSINK_MAY_ANYTHING:
-			return true;
-		case RSINK_MAY_APPLY:
-			return has_privilege(sink->ingest, ACL_INSERT);
-		case RSINK_MAY_READ:
-		case RSINK_MAY_LOOK:
-			return has_privilege(sink->fact, ACL_SELECT) || has_privilege(sink->ingest, ACL_INSERT) ||
-				owns(sink->ingest) || owns(sink->total);
-		case RSINK_IS_OWNER:
-			return owns(sink->ingest);
-	}
-	return false;
-}
-
-/* Raise insufficient_privilege unless the current user owns the sink. */
-static void
-require_owner(const RsinkSink *sink)
-{
-	if (!rsink_sink_allows(sink, RSINK_IS_OWNER))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of sink \"%s\"", sink->name),
-				 errhint("The owner of the ingest view \"%s\" owns the sink.",
-						 get_rel_name(sink->ingest))));
-}
-
-/*
- * Raise insufficient_privilege unless the current user has the right, and
- * undefined_table or the sink's problem if one of its views is gone.
- */
-static void
-require_right(const RsinkSink *sink, RsinkRight right)
-{
-	if (right == RSINK_MAY_ANYTHING)
-		return;
-	if (!OidIsValid(sink->ingest) || !OidIsValid(sink->fact) ||
-		get_rel_name(sink->ingest) == NULL || get_rel_name(sink->fact) == NULL)
-	{
-		rsink_raise_problem(sink);
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("a view of sink \"%s\" has been dropped", sink->name),
-				 errhint("Remove what is left of the sink with revenue_sink.drop_sink().")));
-	}
-	if (right == RSINK_IS_OWNER)
-		require_owner(sink);
-	else if (!rsink_sink_allows(sink, right))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for sink \"%s\"", sink->name),
-				 right == RSINK_MAY_APPLY ?
-				 errhint("Applying events needs the INSERT privilege on the ingest view \"%s\".",
-						 get_rel_name(sink->ingest)) :
-				 errhint("Reading needs the SELECT privilege on the fact view \"%s\".",
-						 get_rel_name(sink->fact))));
 }
 
 /* Find the slot of a sink, and set sink->shared. */
@@ -527,7 +396,7 @@ rsink_sink_lookup(const char *name, RsinkRight right)
 	if (right == RSINK_MAY_APPLY || right == RSINK_IS_OWNER)
 		rsink_require_preload();
 	sink = rsink_sink_find(name);
-	require_right(sink, right);
+	rsink_require_right(sink, right);
 	require_ready(sink, right);
 	attach(sink);
 	return sink;
@@ -545,7 +414,7 @@ rsink_sink_lookup_finishing(const char *name, RsinkRight right)
 
 	if (sink->problem != RSINK_OLD)
 		return rsink_sink_lookup(name, right);
-	require_right(sink, right);
+	rsink_require_right(sink, right);
 	return sink;
 }
 
@@ -564,7 +433,7 @@ rsink_sink_lookup_owned(const char *name)
 	if (sink->problem == RSINK_OLD || sink->problem == RSINK_COPY)
 		rsink_raise_problem(sink);
 	if (get_rel_name(sink->ingest) != NULL)
-		require_owner(sink);
+		rsink_require_owner(sink);
 	else if (!rsink_may_dispose(sink))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -641,16 +510,16 @@ rsink_sink_by_ingest(Oid relid, int32 id)
 	return sink;
 }
 
-/* Raise wrong_object_type unless the sink's mode is 'totals', or 'events'. */
+/* Raise wrong_object_type unless the sink has the mode that a call needs. */
 void
-rsink_sink_require_mode(const RsinkSink *sink, bool totals)
+rsink_sink_require_mode(const RsinkSink *sink, RsinkMode mode)
 {
-	if (sink->totals != totals)
+	if (sink->mode != mode)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("sink \"%s\" is in mode '%s'", sink->name,
-						sink->totals ? "totals" : "events"),
-				 sink->totals ?
+						rsink_mode_names[sink->mode]),
+				 sink->mode == RSINK_TOTALS ?
 				 errhint("Write to it with revenue_sink.upsert().") :
 				 errhint("Write to it with revenue_sink.apply().")));
 }

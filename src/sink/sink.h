@@ -13,6 +13,8 @@
 #include "utils/relcache.h"
 
 #include "apply/fingerprint.h"
+#include "sink/choice.h"
+#include "sink/right.h"
 #include "sink/slot.h"
 
 /*
@@ -38,9 +40,9 @@ typedef struct RsinkSink
 	char		name[NAMEDATALEN];	/* key of the cache */
 	int32		id;
 	bool		valid;			/* false: read the catalog again */
-	bool		totals;			/* mode 'totals' */
-	bool		apply_late;		/* late_policy 'apply' */
-	bool		reject_bad;		/* on_bad_event 'reject' */
+	RsinkMode	mode;
+	RsinkLatePolicy late_policy;
+	RsinkBadPolicy bad_policy;
 	RsinkProblem problem;
 	Oid			subscription;	/* writes to the sink; or InvalidOid */
 	int			encoding;		/* in which text is hashed; -1 if unknown */
@@ -60,28 +62,14 @@ typedef struct RsinkSink
 	RsinkShared *shared;		/* the slot; see rsink_sink_lookup() */
 } RsinkSink;
 
-/* What the caller must be allowed to do with a sink. */
-typedef enum RsinkRight
-{
-	RSINK_MAY_ANYTHING,			/* no check: internal use */
-	RSINK_MAY_APPLY,			/* INSERT on the ingest view */
-	RSINK_MAY_READ,				/* SELECT on the fact view, or RSINK_MAY_APPLY, or
-								 * ownership of a relation */
-	RSINK_MAY_LOOK,				/* as RSINK_MAY_READ, whatever the sink's problem */
-	RSINK_IS_OWNER				/* owns the ingest view */
-} RsinkRight;
-
 extern RsinkSink *rsink_sink_lookup(const char *name, RsinkRight right);
 extern RsinkSink *rsink_sink_lookup_finishing(const char *name, RsinkRight right);
 extern RsinkSink *rsink_sink_lookup_owned(const char *name);
 extern RsinkSink *rsink_sink_find(const char *name);
-extern bool rsink_owns_extension(void);
-extern bool rsink_may_dispose(const RsinkSink *sink);
 extern bool rsink_tables_are_old(void);
 extern RsinkSink *rsink_sink_by_id(int32 id);
 extern RsinkSink *rsink_sink_by_ingest(Oid relid, int32 id);
-extern bool rsink_sink_allows(const RsinkSink *sink, RsinkRight right);
-extern void rsink_sink_require_mode(const RsinkSink *sink, bool totals);
+extern void rsink_sink_require_mode(const RsinkSink *sink, RsinkMode mode);
 extern void rsink_sink_changed(void);
 extern void rsink_init_sink(void);
 

@@ -26,6 +26,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "seen/seen_index.h"
+#include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -284,7 +285,7 @@ start_sequence(const RsinkSink *sink, RsinkShared *shared)
 										   Anum_offset_sequence, sink->id);
 	uint64		old = 0;
 
-	if (sink->totals)
+	if (sink->mode == RSINK_TOTALS)
 	{
 		highest = Max(highest, highest_sequence(sink->delta, Anum_version_sequence, 0));
 		highest = Max(highest, highest_sequence(sink->total, Anum_version_sequence, 0));
@@ -311,8 +312,8 @@ rsink_shared_attach(const RsinkSink *sink)
 	if (found == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("this server has no room for another sink"),
-				 errdetail("All %d places are taken.", rsink_max_sinks),
+				 errmsg("this server has no free slot for another sink"),
+				 errdetail("All %d slots are taken.", rsink_max_sinks),
 				 errhint("Raise revenue_sink.max_sinks and restart the server.")));
 	if (pg_atomic_read_u64(&found->last_sequence) == 0)
 		start_sequence(sink, found);

@@ -36,6 +36,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/xid.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "twophase/checkpoint.h"
 #include "twophase/decision.h"

@@ -31,7 +31,7 @@ rsink_refuse_unpreparable(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction that has called %s", unpreparable),
-				 errhint("COMMIT it: its locks would stop the sink for as long as it is held.")));
+				 errhint("COMMIT instead: while the transaction is prepared, its locks would stop the sink.")));
 }
 
 static void

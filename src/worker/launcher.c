@@ -15,8 +15,7 @@
  *
  * What a database is to the launcher (state_of() below tells which):
  *
- *		  seen in pg_database, or		 its time has come,	   a place is free
- *		  somebody has asked			 or somebody waits
+ *	   it is seen, or asked for	 its time has come	   a place is free
  *	 (none) ----------> RESTING ----------------> DUE ----------------> RUNNING
  *						  ^  ^												|
  *						  |	 +------ the worker has ended: RSINK_EXIT_* ----+
@@ -42,7 +41,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/procsignal.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "tcop/tcopprot.h"
@@ -269,20 +267,27 @@ rsink_init_worker(void)
 	RegisterXactCallback(xact_callback, NULL);
 }
 
+/* What the launcher and its workers have in common as background workers. */
+static void
+describe_worker(BackgroundWorker *worker, const char *type, const char *function)
+{
+	memset(worker, 0, sizeof(BackgroundWorker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	snprintf(worker->bgw_library_name, BGW_MAXLEN, "revenue_sink");
+	snprintf(worker->bgw_function_name, BGW_MAXLEN, "%s", function);
+	snprintf(worker->bgw_name, BGW_MAXLEN, "%s", type);
+	snprintf(worker->bgw_type, BGW_MAXLEN, "%s", type);
+}
+
 /* Register the launcher with the postmaster. */
 void
 rsink_launcher_register(void)
 {
 	BackgroundWorker worker;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	describe_worker(&worker, "revenue_sink launcher", "revenue_sink_launcher_main");
 	worker.bgw_restart_time = 5;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "revenue_sink");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "revenue_sink_launcher_main");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "revenue_sink launcher");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "revenue_sink launcher");
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -292,19 +297,12 @@ start_worker(Oid db)
 	BackgroundWorkerHandle *handle = NULL;
 	BackgroundWorker worker;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	describe_worker(&worker, "revenue_sink worker", "revenue_sink_worker_main");
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(db);
 	worker.bgw_notify_pid = MyProcPid;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "revenue_sink");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "revenue_sink_worker_main");
 	snprintf(worker.bgw_name, BGW_MAXLEN, "revenue_sink worker for database %u", db);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "revenue_sink worker");
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
-		return NULL;
-	return handle;
+	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
 
 static bool
@@ -444,10 +442,7 @@ is_urgent(Oid db)
 	return db == adoption_asked || rsink_shared_is_waited_for(db);
 }
 
-/*
- * What a database is now. One that rests for want of work is due when its sinks are
- * used, or somebody waits for its worker.
- */
+/* One that rests for want of work is due once its sinks are used, or waited for. */
 static DatabaseState
 state_of(const Database *d, Tracked *t)
 {
@@ -464,10 +459,7 @@ state_of(const Database *d, Tracked *t)
 	return DATABASE_DUE;
 }
 
-/*
- * Is a database due for a worker that can connect to it? For one that rests, *nap is
- * shortened to the time, in ms, after which it may be due.
- */
+/* Is a worker to start? If later, *nap is shortened to the ms until then. */
 static bool
 is_due(const Database *d, Tracked *t, long *nap)
 {

@@ -20,8 +20,6 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -34,35 +32,24 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "storage/procarray.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "api/admin.h"
 #include "api/adopt.h"
 #include "core/compat.h"
-#include "core/lock.h"
 #include "core/settings.h"
 #include "core/spi_util.h"
-#include "revenue/retain.h"
-#include "revenue/revenue.h"
-#include "seen/expire.h"
-#include "seen/pack.h"
-#include "seen/seen.h"
 #include "seen/seen_build.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
-#include "twophase/prepared.h"
-#include "worker/fold.h"
 #include "worker/launcher.h"
-#include "worker/settle.h"
-#include "worker/statistics.h"
+#include "worker/tend.h"
 #include "worker/worker.h"
 
 /*
@@ -78,45 +65,7 @@
 #define IDLE_ROUNDS		10
 #define ERROR_ROUNDS	30
 
-/* The worker folds once per this many rounds. */
-#define FOLD_ROUNDS		30
-
-/*
- * The worker checks once per this many rounds that the views' owners have their
- * rights. A restore that has brought all rows is about to give these rights
- * itself, so it gets some rounds for that.
- */
-#define RIGHTS_ROUNDS	3
-
-/* The most steps of a build in one transaction. */
-#define BUILD_STEPS		16
-
-/* The most deltas merged in one transaction, and such transactions per round. */
-#define MERGE_ROWS		20000
-#define MERGE_STEPS		100
-
-/*
- * Merging pauses for at most this many rounds while a snapshot keeps dead deltas.
- */
-#define MAX_BACKOFF		64
-
 int			rsink_worker_interval = 1000;	/* ms */
-
-/* What the worker remembers of a sink between rounds. */
-typedef struct Tended
-{
-	char		name[NAMEDATALEN];
-	int32		id;
-	uint64		activity;		/* sum of its counters, when last tended */
-	int			skip;			/* rounds to skip */
-	bool		unusable;		/* did the last look at it raise an error? */
-	int			rounds;			/* in which it was tended */
-	TransactionId merged;		/* transaction that merged last */
-	int			merge_wait;		/* rounds to wait before merging again */
-	int			merge_backoff;
-	TimestampTz warned;			/* when last warned of batches in doubt */
-	uint32		problem;		/* hash of the problem logged last, or 0 */
-} Tended;
 
 static HTAB *tended;
 static uint32 adoptions_asked;	/* rsink_adoptions_asked() as the last round began */
@@ -124,46 +73,6 @@ static bool old_tables_logged;	/* don't log in each round that tables are old */
 static bool idle;				/* did the last round have nothing to do? */
 
 PGDLLEXPORT void revenue_sink_worker_main(Datum arg);
-
-/* Begin a step: a transaction with a snapshot, shown in pg_stat_activity. */
-static void
-begin_step(const char *what, const char *sink)
-{
-	char		activity[NAMEDATALEN + 64];
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	snprintf(activity, sizeof(activity), "%s %s", what, sink);
-	pgstat_report_activity(STATE_RUNNING, activity);
-}
-
-static void
-end_step(void)
-{
-	if (ActiveSnapshotSet())
-		PopActiveSnapshot();
-	CommitTransactionCommand();
-	pgstat_report_activity(STATE_IDLE, NULL);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * Begin a step for a sink. Returns NULL, and begins no step, if the sink isn't in
- * order any more, which may happen between any two steps.
- */
-static RsinkSink *
-begin_sink_step(const char *what, const char *name)
-{
-	RsinkSink  *sink;
-
-	begin_step(what, name);
-	sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
-	if (sink->problem == RSINK_READY)
-		return sink;
-	end_step();
-	return NULL;
-}
 
 /*
  * Show as a process of the database's owner, so that this owner may end us: DROP
@@ -197,227 +106,12 @@ in_the_way(void)
 	return !free;
 }
 
-/* Build a sink's index until it is complete. */
-static void
-build_index(const char *name)
-{
-	bool		done = false;
-
-	while (!done)
-	{
-		RsinkSink  *sink = begin_sink_step("build index of sink", name);
-		RsinkSeen	seen;
-
-		if (sink == NULL)
-			return;
-		if (sink->totals || sink->shared->built)
-			done = true;
-		else
-		{
-			rsink_seen_begin(&seen, sink, false);
-			for (int i = 0; i < BUILD_STEPS && !done && !sink->shared->spilling; i++)
-				done = rsink_seen_build(&seen, true);
-			rsink_seen_end(&seen);
-		}
-		end_step();
-	}
-}
-
-/*
- * May deltas be merged now? While somebody's snapshot keeps the deltas that the
- * last merge deleted, each further merge would only add to these dead rows.
- */
-static bool
-merge_is_due(Tended *t, RsinkSink *sink)
-{
-	Relation	delta;
-	bool		pinned = false;
-
-	if (t->merge_wait > 0)
-	{
-		t->merge_wait--;
-		return false;
-	}
-	if (TransactionIdIsValid(t->merged))
-	{
-		delta = table_open(sink->delta, AccessShareLock);
-		pinned = TransactionIdPrecedesOrEquals(GetOldestNonRemovableTransactionId(delta), t->merged);
-		table_close(delta, AccessShareLock);
-	}
-	t->merge_backoff = pinned ? Min(Max(1, t->merge_backoff * 2), MAX_BACKOFF) : 0;
-	t->merge_wait = t->merge_backoff;
-	return true;
-}
-
-/*
- * Finish prepared batches that are decided on, and decide on those that are
- * fenced off. Returns how many were finished, each in a transaction of its own.
- */
-static int64
-finish_decided(Tended *t)
-{
-	MemoryContext old = CurrentMemoryContext;
-	MemoryContext context;
-	List	   *due;
-	List	   *prepared;
-	ListCell   *lc;
-	RsinkSink  *sink = begin_sink_step("look at prepared batches of sink", t->name);
-	int64		finished = 0;
-
-	if (sink == NULL)
-		return 0;
-	context = AllocSetContextCreate(old, "revenue_sink finish", ALLOCSET_SMALL_SIZES);
-	MemoryContextSwitchTo(context);
-	prepared = rsink_prepared_list(sink, NULL, NULL);
-	due = rsink_prepared_due(sink, prepared, PG_INT64_MAX);
-	rsink_warn_in_doubt(sink, prepared, &t->warned);
-	end_step();
-	foreach(lc, due)
-	{
-		StartTransactionCommand();
-		pgstat_report_activity(STATE_RUNNING, "finish a prepared batch");
-		finished += rsink_finish(lfirst(lc));
-		CommitTransactionCommand();
-		pgstat_report_activity(STATE_IDLE, NULL);
-		CHECK_FOR_INTERRUPTS();
-	}
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-	return finished;
-}
-
-/*
- * Settle and merge, in short transactions, so that none holds its snapshot for
- * long. Returns the number of rows moved.
- */
-static int64
-settle_and_merge(Tended *t)
-{
-	int64		moved = 0;
-	int64		merged = MERGE_ROWS;
-	BlockNumber from = 0;
-
-	for (int step = 0; step < MERGE_STEPS && merged == MERGE_ROWS; step++)
-	{
-		RsinkSink  *sink = begin_sink_step("merge sink", t->name);
-		bool		pending = false;
-
-		if (sink == NULL)
-			break;
-		merged = 0;
-		if (rsink_maintenance_lock(sink, false))
-		{
-			if (step == 0 && !sink->totals)
-				moved += rsink_settle(sink, &pending);
-			moved += pending;	/* don't skip the next rounds */
-			if (step > 0 || merge_is_due(t, sink))
-			{
-				merged = rsink_merge_deltas(sink, MERGE_ROWS, &from);
-				if (merged > 0)
-					t->merged = GetTopTransactionIdIfAny();
-				moved += merged;
-			}
-			else
-				moved++;		/* don't skip the next rounds */
-		}
-		end_step();
-	}
-	return moved;
-}
-
-/*
- * Remove totals that the sink no longer keeps, in short transactions. Returns how
- * many were removed.
- */
-static int64
-remove_old(Tended *t)
-{
-	TimestampTz oldest = DT_NOBEGIN;
-	int64		all = 0;
-	int64		removed = RSINK_RETAIN_ROWS;
-
-	for (int step = 0; step < MERGE_STEPS && removed == RSINK_RETAIN_ROWS; step++)
-	{
-		RsinkSink  *sink = begin_sink_step("remove old totals of sink", t->name);
-
-		if (sink == NULL)
-			break;
-		removed = rsink_maintenance_lock(sink, false) ? rsink_retain(sink, &oldest) : 0;
-		all += removed;
-		end_step();
-	}
-	return all;
-}
-
-/* Let the planner know of tables that have grown or shrunk a lot. */
-static void
-refresh_statistics(Tended *t)
-{
-	RsinkSink  *sink = begin_sink_step("analyze sink", t->name);
-
-	if (sink == NULL)
-		return;
-	rsink_refresh_statistics(sink->delta);
-	rsink_refresh_statistics(sink->total);
-	end_step();
-}
-
-/* One round for one sink. Returns the number of rows moved. */
-static int64
-tend(Tended *t)
-{
-	int64		moved = 0;
-	RsinkSink  *sink;
-
-	/*
-	 * Prepared batches come first: while they are unfinished, a build needs
-	 * memory for their events.
-	 */
-	moved += finish_decided(t);
-
-	build_index(t->name);
-
-	moved += settle_and_merge(t);
-	refresh_statistics(t);
-
-	if ((sink = begin_sink_step("expire sink", t->name)) == NULL)
-		return moved;
-	if (rsink_maintenance_lock(sink, false))
-		moved += rsink_expire(sink);
-	end_step();
-
-	moved += remove_old(t);
-
-	if ((sink = begin_sink_step("pack sink", t->name)) == NULL)
-		return moved;
-	if (rsink_maintenance_lock(sink, false))
-		moved += rsink_pack(sink);
-	end_step();
-
-	if (t->rounds % RIGHTS_ROUNDS == RIGHTS_ROUNDS - 1 &&
-		(sink = begin_sink_step("look at the rights of sink", t->name)) != NULL)
-	{
-		if (rsink_maintenance_lock(sink, false))
-			rsink_mend_rights(sink);
-		end_step();
-	}
-
-	if (t->rounds++ % FOLD_ROUNDS == FOLD_ROUNDS - 1 &&
-		(sink = begin_sink_step("fold sink", t->name)) != NULL)
-	{
-		if (rsink_maintenance_lock(sink, false))
-			rsink_fold(sink);
-		end_step();
-	}
-	return moved;
-}
-
 /*
  * Look at a sink that isn't in order. Log each problem once, and look less often
  * while the problem stays the same.
  */
 static void
-look_at_problem(Tended *t, RsinkSink *sink)
+look_at_problem(RsinkTended *t, RsinkSink *sink)
 {
 	char	   *problem;
 	uint32		hash = 0;
@@ -449,7 +143,7 @@ activity_of(const RsinkSink *sink)
  * this round. An error is logged and makes the sink rest.
  */
 static void
-tend_safely(Tended *t, MemoryContext context)
+tend_safely(RsinkTended *t, MemoryContext context)
 {
 	if (t->unusable && t->skip > 0)
 	{
@@ -463,7 +157,7 @@ tend_safely(Tended *t, MemoryContext context)
 		bool		in_order;
 		uint64		activity = t->activity;
 
-		begin_step("look at sink", t->name);
+		rsink_begin_step("look at sink", t->name);
 		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
 		in_order = sink->problem == RSINK_READY;
 		if (in_order)
@@ -476,11 +170,11 @@ tend_safely(Tended *t, MemoryContext context)
 			look_at_problem(t, sink);
 		else
 			t->skip--;
-		end_step();
+		rsink_end_step();
 		t->unusable = false;
 		if (in_order && (activity != t->activity || t->skip == 0))
 		{
-			int64		moved = tend(t);
+			int64		moved = rsink_tend(t);
 
 			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
 			t->activity = activity;
@@ -535,13 +229,13 @@ work_round(MemoryContext context)
 	bool		old_tables;
 	uint32		asked = rsink_adoptions_asked();
 
-	begin_step("look for", "sinks");
+	rsink_begin_step("look for", "sinks");
 	rsink_release_gone();
 	installed = OidIsValid(get_extension_oid("revenue_sink", true));
 	old_tables = installed && rsink_tables_are_old();
 	if (old_tables && !old_tables_logged)
 		ereport(LOG,
-				(errmsg("the worker of revenue_sink rests in database \"%s\"", get_database_name(MyDatabaseId)),
+				(errmsg("the worker of revenue_sink does nothing in database \"%s\"", get_database_name(MyDatabaseId)),
 				 errdetail("The extension's tables are of an older version than its library."),
 				 errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.")));
 	old_tables_logged = old_tables;
@@ -556,14 +250,14 @@ work_round(MemoryContext context)
 			names = lappend(names, pstrdup(lfirst(lc)));
 		MemoryContextSwitchTo(old);
 	}
-	end_step();
+	rsink_end_step();
 	foreach(lc, names)
 	{
 		bool		found;
-		Tended	   *t = hash_search(tended, lfirst(lc), HASH_ENTER, &found);
+		RsinkTended	   *t = hash_search(tended, lfirst(lc), HASH_ENTER, &found);
 
 		if (!found)
-			memset((char *) t + NAMEDATALEN, 0, sizeof(Tended) - NAMEDATALEN);
+			memset((char *) t + NAMEDATALEN, 0, sizeof(RsinkTended) - NAMEDATALEN);
 		if (asked != adoptions_asked && t->problem != 0)
 			t->skip = 0;
 		tend_safely(t, context);
@@ -581,7 +275,7 @@ revenue_sink_worker_main(Datum arg)
 	MemoryContext context;
 	HASHCTL		ctl = {
 		.keysize = NAMEDATALEN,
-		.entrysize = sizeof(Tended)
+		.entrysize = sizeof(RsinkTended)
 	};
 
 	/* settings that were reloaded before this moment would be missed: read them */

@@ -40,6 +40,7 @@
 #include "api/argument.h"
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "twophase/decision.h"
 #include "twophase/durable.h"
@@ -73,6 +74,49 @@ raise_rolled_back(const RsinkBatch *b)
 			 errhint("Open a new epoch with open_writer() or recover() to begin it again.")));
 }
 
+/* The batch that the arguments of begin_batch() name, in TopTransactionContext. */
+static RsinkBatch *
+batch_argument(FunctionCallInfo fcinfo, RsinkSink *sink)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	RsinkBatch *b = palloc0(sizeof(RsinkBatch));
+
+	b->sink = sink;
+	b->sink_id = sink->id;
+	b->job = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	b->writer = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	b->epoch = PG_GETARG_INT64(3);
+	b->number = PG_GETARG_INT64(4);
+	b->newest = DT_NOBEGIN;
+	b->subid = GetCurrentSubTransactionId();
+	ItemPointerSetInvalid(&b->ledger);
+	MemoryContextSwitchTo(old);
+	return b;
+}
+
+/* Raise where this transaction cannot begin the batch, whatever the ledger says. */
+static void
+require_beginning(const RsinkBatch *b)
+{
+	if (batch != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("batch %lld of writer \"%s\" has begun in this transaction",
+						(long long) batch->number, batch->writer),
+				 errhint("A transaction is one batch: COMMIT it before the next.")));
+	if (rsink_tally_has(b->sink_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("this transaction has written to sink \"%s\" before its batch began",
+						b->sink->name),
+				 errhint("Call begin_batch() right after BEGIN.")));
+	if (b->number < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch number %lld is negative", (long long) b->number),
+				 errhint("Number the batches of an epoch upwards from 0 or 1.")));
+}
+
 /*
  * begin_batch(sink, job, writer, epoch, number) -> boolean
  *
@@ -89,7 +133,6 @@ Datum
 revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink;
-	MemoryContext old;
 	RsinkBatch *b;
 	Relation	ledger;
 	RsinkLedgerState state;
@@ -104,38 +147,11 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 	rsink_require_argument(fcinfo, 3, "epoch");
 	rsink_require_argument(fcinfo, 4, "number");
 	sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	b = palloc0(sizeof(RsinkBatch));
-	b->sink = sink;
-	b->sink_id = sink->id;
-	b->job = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	b->writer = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	b->epoch = PG_GETARG_INT64(3);
-	b->number = PG_GETARG_INT64(4);
-	b->newest = DT_NOBEGIN;
-	b->subid = GetCurrentSubTransactionId();
-	ItemPointerSetInvalid(&b->ledger);
-	MemoryContextSwitchTo(old);
+	b = batch_argument(fcinfo, sink);
 
 	PreventCommandIfReadOnly("begin_batch()");
 	PreventCommandDuringRecovery("begin_batch()");
-	if (batch != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("batch %lld of writer \"%s\" has begun in this transaction",
-						(long long) batch->number, batch->writer),
-				 errhint("A transaction is one batch: COMMIT it before the next.")));
-	if (rsink_tally_has(sink->id))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("this transaction has written to sink \"%s\" before its batch began",
-						sink->name),
-				 errhint("Call begin_batch() right after BEGIN.")));
-	if (b->number < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch number %lld is negative", (long long) b->number),
-				 errhint("Number the batches of an epoch upwards from 0 or 1.")));
+	require_beginning(b);
 
 	/*
 	 * The lock on one of the sink's tables keeps the sink from being dropped
@@ -178,9 +194,9 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 		case RSINK_LEDGER_PASSED:
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("batch %lld of writer \"%s\" is below the last one of epoch %lld",
+					 errmsg("batch %lld of writer \"%s\" is lower than the last batch of epoch %lld",
 							(long long) b->number, b->writer, (long long) b->epoch),
-					 errhint("Numbers grow within an epoch; open a new epoch with open_writer() to start again.")));
+					 errhint("Batch numbers must grow within an epoch. Open a new epoch with open_writer() to start again.")));
 			break;
 	}
 	batch = b;
@@ -207,9 +223,9 @@ refuse_remains(void)
 		if (rsink_tally_has(lost->sink_id))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-					 errmsg("batch %lld of writer \"%s\" was rolled back with a savepoint, and the transaction has gone on to write",
+					 errmsg("batch %lld of writer \"%s\" was rolled back with a savepoint, but the transaction has written to its sink since",
 							(long long) lost->number, lost->writer),
-					 errhint("ROLLBACK, and begin the batch again.")));
+					 errhint("Roll back the transaction, and begin the batch again.")));
 	}
 }
 

@@ -137,7 +137,7 @@ raise_fenced(const char *job, const char *writer, int64 epoch, int64 current)
 					(long long) epoch, writer, job) :
 			 errmsg("epoch %lld of job \"%s\" has been fenced off", (long long) epoch, job),
 			 errdetail("The current epoch is %lld.", (long long) current),
-			 errhint("Another incarnation has taken over: stop this one, don't retry.")));
+			 errhint("Another incarnation of the job has taken over. Stop this one, and don't retry.")));
 }
 
 /*

@@ -19,6 +19,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
+#include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 #include "writer/batch.h"

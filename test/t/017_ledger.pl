@@ -87,7 +87,7 @@ sql("CALL revenue_sink.commit_prepared('$late')");
 wait_for_rows('ledger', 'gaps', 10001);
 is(sql(begin('gaps', 1, 102000)), 'f', 'a late number is known');
 is(sql(begin('gaps', 1, 2020)), 'f', 'so is the earliest that is kept');
-like(error_of($node, 'postgres', begin('gaps', 1, $_)), qr/ERROR:  \w+: batch $_ of writer "w" is below the last one of epoch 1/,
+like(error_of($node, 'postgres', begin('gaps', 1, $_)), qr/ERROR:  \w+: batch $_ of writer "w" is lower than the last batch of epoch 1/,
 	"what became of number $_ isn't guessed")
   foreach 10, 2010, 2015, 102005;
 is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'gaps')), '102010|10201', 'all events count');

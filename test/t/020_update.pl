@@ -277,7 +277,7 @@ sub say_of
 	return answer_of($node, $db, $sql, 'HINT');
 }
 
-my $rests = qr/LOG:  the worker of revenue_sink rests in database "old"\n/;
+my $rests = qr/LOG:  the worker of revenue_sink does nothing in database "old"\n/;
 my $round = q(SELECT state_change FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker' AND datname = 'old');
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '50ms'");
 $node->reload;

@@ -497,7 +497,7 @@ $from = -s $node->logfile;
 my $count = q(SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'full_up');
 my $before = $node->safe_psql('postgres', $count);
 wait_until('rounds have passed', sub { $node->safe_psql('postgres', $count) > $before + 150 });
-my $errors = () = slurp_file($node->logfile, $from) =~ /ERROR:  this server has no room for another sink/g;
+my $errors = () = slurp_file($node->logfile, $from) =~ /ERROR:  this server has no free slot for another sink/g;
 cmp_ok($errors, '<', 10, 'no place for a sink: no error each round');
 
 done_testing();

@@ -101,7 +101,7 @@ sql("COMMIT PREPARED 'held'");
 is(sql($fact), '01 23:00|1|1|1', 'a reader sees nothing of it');
 wait_until('it is discarded', sub { sql($state) =~ /\|1$/ });
 like(slurp_file($node->logfile, $log_at),
-	qr/WARNING:  sink "s" has discarded what came after its minutes had been removed\n.*DETAIL:  Events: 1, with a revenue of 1\. The oldest of the minutes: 2024-03-01 /,
+	qr/WARNING:  sink "s" has discarded revenue of buckets that had been removed\n.*DETAIL:  Events: 1, with a revenue of 1\. The oldest bucket starts at 2024-03-01 /,
 	'and reported');
 is(sql($fact), '01 23:00|1|1|1', 'still nothing');
 is(sql("SELECT problem FROM revenue_sink.check('s')"), '', 'check() finds nothing');

@@ -1,0 +1,317 @@
+/*-------------------------------------------------------------------------
+ *
+ * tend.c
+ *	  One round of the worker for one sink, step by step.
+ *
+ * Each step is a transaction of its own and looks the sink up again, since the sink
+ * may not be in order any more, or be gone, from one step to the next.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "api/admin.h"
+#include "core/compat.h"
+#include "core/lock.h"
+#include "revenue/retain.h"
+#include "revenue/revenue.h"
+#include "seen/expire.h"
+#include "seen/pack.h"
+#include "seen/seen.h"
+#include "seen/seen_build.h"
+#include "sink/choice.h"
+#include "sink/right.h"
+#include "sink/sink.h"
+#include "twophase/prepared.h"
+#include "worker/fold.h"
+#include "worker/settle.h"
+#include "worker/statistics.h"
+#include "worker/tend.h"
+
+/* The worker folds once per this many rounds. */
+#define FOLD_ROUNDS		30
+
+/*
+ * The worker checks once per this many rounds that the views' owners have their
+ * rights. A restore that has brought all rows is about to give these rights
+ * itself, so it gets some rounds for that.
+ */
+#define RIGHTS_ROUNDS	3
+
+/* The most steps of a build in one transaction. */
+#define BUILD_STEPS		16
+
+/* The most deltas merged in one transaction, and such transactions per round. */
+#define MERGE_ROWS		20000
+#define MERGE_STEPS		100
+
+/*
+ * Merging pauses for at most this many rounds while a snapshot keeps dead deltas.
+ */
+#define MAX_BACKOFF		64
+
+/* Begin a step: a transaction with a snapshot, shown in pg_stat_activity. */
+void
+rsink_begin_step(const char *what, const char *sink)
+{
+	char		activity[NAMEDATALEN + 64];
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	snprintf(activity, sizeof(activity), "%s %s", what, sink);
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/* End a step, and commit what it has done. */
+void
+rsink_end_step(void)
+{
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Begin a step for a sink. Returns NULL, and begins no step, if the sink isn't in
+ * order any more, which may happen between any two steps.
+ */
+static RsinkSink *
+begin_sink_step(const char *what, const char *name)
+{
+	RsinkSink  *sink;
+
+	rsink_begin_step(what, name);
+	sink = rsink_sink_lookup(name, RSINK_MAY_ANYTHING);
+	if (sink->problem == RSINK_READY)
+		return sink;
+	rsink_end_step();
+	return NULL;
+}
+
+/* Build a sink's index until it is complete. */
+static void
+build_index(const char *name)
+{
+	bool		done = false;
+
+	while (!done)
+	{
+		RsinkSink  *sink = begin_sink_step("build index of sink", name);
+		RsinkSeen	seen;
+
+		if (sink == NULL)
+			return;
+		if (sink->mode == RSINK_TOTALS || sink->shared->built)
+			done = true;
+		else
+		{
+			rsink_seen_begin(&seen, sink, false);
+			for (int i = 0; i < BUILD_STEPS && !done && !sink->shared->spilling; i++)
+				done = rsink_seen_build(&seen, true);
+			rsink_seen_end(&seen);
+		}
+		rsink_end_step();
+	}
+}
+
+/*
+ * May deltas be merged now? While somebody's snapshot keeps the deltas that the
+ * last merge deleted, each further merge would only add to these dead rows.
+ */
+static bool
+merge_is_due(RsinkTended *t, RsinkSink *sink)
+{
+	Relation	delta;
+	bool		pinned = false;
+
+	if (t->merge_wait > 0)
+	{
+		t->merge_wait--;
+		return false;
+	}
+	if (TransactionIdIsValid(t->merged))
+	{
+		delta = table_open(sink->delta, AccessShareLock);
+		pinned = TransactionIdPrecedesOrEquals(GetOldestNonRemovableTransactionId(delta), t->merged);
+		table_close(delta, AccessShareLock);
+	}
+	t->merge_backoff = pinned ? Min(Max(1, t->merge_backoff * 2), MAX_BACKOFF) : 0;
+	t->merge_wait = t->merge_backoff;
+	return true;
+}
+
+/*
+ * Finish prepared batches that are decided on, and decide on those that are
+ * fenced off. Returns how many were finished, each in a transaction of its own.
+ */
+static int64
+finish_decided(RsinkTended *t)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context;
+	List	   *due;
+	List	   *prepared;
+	ListCell   *lc;
+	RsinkSink  *sink = begin_sink_step("look at prepared batches of sink", t->name);
+	int64		finished = 0;
+
+	if (sink == NULL)
+		return 0;
+	context = AllocSetContextCreate(old, "revenue_sink finish", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(context);
+	prepared = rsink_prepared_list(sink, NULL, NULL);
+	due = rsink_prepared_due(sink, prepared, PG_INT64_MAX);
+	rsink_warn_in_doubt(sink, prepared, &t->warned);
+	rsink_end_step();
+	foreach(lc, due)
+	{
+		StartTransactionCommand();
+		pgstat_report_activity(STATE_RUNNING, "finish a prepared batch");
+		finished += rsink_finish(lfirst(lc));
+		CommitTransactionCommand();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return finished;
+}
+
+/*
+ * Settle and merge, in short transactions, so that none holds its snapshot for
+ * long. Returns the number of rows moved.
+ */
+static int64
+settle_and_merge(RsinkTended *t)
+{
+	int64		moved = 0;
+	int64		merged = MERGE_ROWS;
+	BlockNumber from = 0;
+
+	for (int step = 0; step < MERGE_STEPS && merged == MERGE_ROWS; step++)
+	{
+		RsinkSink  *sink = begin_sink_step("merge sink", t->name);
+		bool		pending = false;
+
+		if (sink == NULL)
+			break;
+		merged = 0;
+		if (rsink_maintenance_lock(sink, false))
+		{
+			if (step == 0 && sink->mode != RSINK_TOTALS)
+				moved += rsink_settle(sink, &pending);
+			moved += pending;	/* don't skip the next rounds */
+			if (step > 0 || merge_is_due(t, sink))
+			{
+				merged = rsink_merge_deltas(sink, MERGE_ROWS, &from);
+				if (merged > 0)
+					t->merged = GetTopTransactionIdIfAny();
+				moved += merged;
+			}
+			else
+				moved++;		/* don't skip the next rounds */
+		}
+		rsink_end_step();
+	}
+	return moved;
+}
+
+/*
+ * Remove totals that the sink no longer keeps, in short transactions. Returns how
+ * many were removed.
+ */
+static int64
+remove_old(RsinkTended *t)
+{
+	TimestampTz oldest = DT_NOBEGIN;
+	int64		all = 0;
+	int64		removed = RSINK_RETAIN_ROWS;
+
+	for (int step = 0; step < MERGE_STEPS && removed == RSINK_RETAIN_ROWS; step++)
+	{
+		RsinkSink  *sink = begin_sink_step("remove old totals of sink", t->name);
+
+		if (sink == NULL)
+			break;
+		removed = rsink_maintenance_lock(sink, false) ? rsink_retain(sink, &oldest) : 0;
+		all += removed;
+		rsink_end_step();
+	}
+	return all;
+}
+
+/* Let the planner know of tables that have grown or shrunk a lot. */
+static void
+refresh_statistics(RsinkTended *t)
+{
+	RsinkSink  *sink = begin_sink_step("analyze sink", t->name);
+
+	if (sink == NULL)
+		return;
+	rsink_refresh_statistics(sink->delta);
+	rsink_refresh_statistics(sink->total);
+	rsink_end_step();
+}
+
+/* One round for one sink. Returns the number of rows moved. */
+int64
+rsink_tend(RsinkTended *t)
+{
+	int64		moved = 0;
+	RsinkSink  *sink;
+
+	/*
+	 * Prepared batches come first: while they are unfinished, a build needs
+	 * memory for their events.
+	 */
+	moved += finish_decided(t);
+
+	build_index(t->name);
+
+	moved += settle_and_merge(t);
+	refresh_statistics(t);
+
+	if ((sink = begin_sink_step("expire sink", t->name)) == NULL)
+		return moved;
+	if (rsink_maintenance_lock(sink, false))
+		moved += rsink_expire(sink);
+	rsink_end_step();
+
+	moved += remove_old(t);
+
+	if ((sink = begin_sink_step("pack sink", t->name)) == NULL)
+		return moved;
+	if (rsink_maintenance_lock(sink, false))
+		moved += rsink_pack(sink);
+	rsink_end_step();
+
+	if (t->rounds % RIGHTS_ROUNDS == RIGHTS_ROUNDS - 1 &&
+		(sink = begin_sink_step("look at the rights of sink", t->name)) != NULL)
+	{
+		if (rsink_maintenance_lock(sink, false))
+			rsink_mend_rights(sink);
+		rsink_end_step();
+	}
+
+	if (t->rounds++ % FOLD_ROUNDS == FOLD_ROUNDS - 1 &&
+		(sink = begin_sink_step("fold sink", t->name)) != NULL)
+	{
+		if (rsink_maintenance_lock(sink, false))
+			rsink_fold(sink);
+		rsink_end_step();
+	}
+	return moved;
+}
