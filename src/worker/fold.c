@@ -16,6 +16,8 @@
 #include "core/spi_util.h"
 #include "sink/sink.h"
 #include "worker/fold.h"
+#include "writer/epoch.h"
+#include "writer/offsets.h"
 
 /*
  * The most ranges of batch numbers that the ledger keeps per epoch of a writer.
@@ -58,9 +60,8 @@ fold_ledger(const RsinkSink *sink)
 			  "    ORDER BY number) AS island FROM steps), "
 			  "fates AS (SELECT *, number > last OR island <= max(island) FILTER (WHERE number <= last) "
 			  "    OVER (PARTITION BY job, writer, epoch) - %d AS forgotten, "
-			  "    epoch_ended_at < now() - make_interval(secs => " INT64_FORMAT ") AND NOT EXISTS "
-			  "    (SELECT FROM revenue_sink.epoch e WHERE e.sink_id = i.sink_id AND e.job = i.job "
-			  "      AND (e.writer IS NULL OR e.writer = i.writer) HAVING max(e.epoch) <= i.epoch) AS ended "
+			  "    epoch_ended_at < now() - make_interval(secs => " INT64_FORMAT ") "
+			  "      AND coalesce(" RSINK_CURRENT_EPOCH("i") " > i.epoch, true) AS ended "
 			  "  FROM islands i), "
 			  "ranges AS (SELECT sink_id, job, writer, epoch, ended, "
 			  "    CASE WHEN forgotten THEN max(last) + 1 ELSE min(number) END AS number, max(last) AS last, "
@@ -90,8 +91,7 @@ forget_decisions(const RsinkSink *sink)
 {
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.decision d WHERE sink_id = %d "
-			  "AND (epoch < (SELECT max(e.epoch) FROM revenue_sink.epoch e WHERE e.sink_id = d.sink_id "
-			  "      AND e.job = d.job AND (e.writer IS NULL OR e.writer = d.writer)) "
+			  "AND (epoch < " RSINK_CURRENT_EPOCH("d") " "
 			  "  OR EXISTS (SELECT FROM revenue_sink.ledger b WHERE b.sink_id = d.sink_id AND b.job = d.job "
 			  "      AND b.writer = d.writer AND b.epoch = d.epoch AND b.last >= d.number "
 			  "      AND b.number <= d.number)) "
@@ -144,12 +144,8 @@ rsink_fold(RsinkSink *sink)
 	forget_decisions(sink);
 	fold_ledger(sink);
 	rsink_spi(SPI_OK_DELETE,
-			  "DELETE FROM revenue_sink.committed_offset o USING (SELECT DISTINCT ON (source, partition) "
-			  "  source, partition, epoch, number, sequence FROM revenue_sink.committed_offset "
-			  "  WHERE sink_id = %d ORDER BY source, partition, epoch DESC, number DESC, sequence DESC) AS w "
-			  "WHERE o.sink_id = %d AND (o.source, o.partition) = (w.source, w.partition) "
-			  "AND (o.epoch, o.number, o.sequence) < (w.epoch, w.number, w.sequence)",
-			  sink->id, sink->id);
+			  "DELETE FROM revenue_sink.committed_offset WHERE sink_id = %d "
+			  "AND ctid NOT IN (SELECT tid FROM (%s) AS w)", sink->id, rsink_offsets_that_count(sink->id));
 	forget_epochs(sink);
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.dead_letter_event r WHERE sink_id = %d AND "

@@ -23,17 +23,30 @@
 #include "sink/sink.h"
 #include "sink/slot.h"
 #include "writer/batch.h"
+#include "writer/offsets.h"
 #include "writer/tally.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_store_offsets);
 PG_FUNCTION_INFO_V1(revenue_sink_offsets);
 
 /*
+ * A query for the rows of a sink's offsets that count, one per partition: those of
+ * the highest epoch, batch number and sequence. Its columns are source, partition,
+ * next_offset and tid, the address of the row.
+ */
+char *
+rsink_offsets_that_count(int32 sink_id)
+{
+	return psprintf("SELECT DISTINCT ON (source, partition) source, partition, next_offset, ctid AS tid "
+					"FROM revenue_sink.committed_offset WHERE sink_id = %d "
+					"ORDER BY source, partition, epoch DESC, number DESC, sequence DESC", sink_id);
+}
+
+/*
  * store_offsets(sink, source, partition[], next_offset[])
  *
- * Inserts a row per partition, in the caller's transaction. Of the rows of a
- * partition, the one with the highest (epoch, batch number, sequence) counts, so
- * what was stored last counts even if it is a lower offset, as after a rewind.
+ * Inserts a row per partition, in the caller's transaction. What was stored last
+ * counts even if it is a lower offset, as after a rewind.
  */
 Datum
 revenue_sink_store_offsets(PG_FUNCTION_ARGS)
@@ -92,15 +105,12 @@ revenue_sink_offsets(PG_FUNCTION_ARGS)
 	char	   *condition = "";
 
 	if (!PG_ARGISNULL(1))
-		condition = psprintf("AND source = %s",
+		condition = psprintf("WHERE source = %s",
 							 quote_literal_cstr(text_to_cstring(PG_GETARG_TEXT_PP(1))));
 	InitMaterializedSRF(fcinfo, 0);
 	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_SELECT,
-			  "SELECT DISTINCT ON (source, partition) source, partition, next_offset "
-			  "FROM revenue_sink.committed_offset WHERE sink_id = %d %s "
-			  "ORDER BY source, partition, epoch DESC, number DESC, sequence DESC",
-			  sink->id, condition);
+	rsink_spi(SPI_OK_SELECT, "SELECT source, partition, next_offset FROM (%s) AS w %s ORDER BY source, partition",
+			  rsink_offsets_that_count(sink->id), condition);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 	rsink_spi_end(&spi);

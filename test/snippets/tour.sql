@@ -26,7 +26,7 @@ VALUES ('order-9', 'evt-1', '2024-03-01 10:02:30+00', 9.99, 'web'),
 SELECT * FROM revenue_sink.apply('orders', '[{"order_id": "order-10", "event_id": "evt-1",
     "event_time": "2024-03-01T10:03:00Z", "amount": 5, "group_key": "app"}]');
 
--- A known event with another amount: the first one stands, this one is set aside.
+-- A known event with another amount: the first one stands, this one becomes a dead letter.
 SELECT revenue_sink.apply('orders', 'order-7', 'evt-2', '2024-03-01 10:01:48+00', 26);
 SELECT reason, order_id, event_id, amount FROM revenue_sink.dead_letter;
 
