@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * bench.c
- *	  The benchmark: measures, and prints one sample a line.
+ *	  The benchmark: measures, and prints one sample per line.
  *
  *		bench GROUP ROUND
  *
- * A sample is a name and a value: events a second, bytes an event, or
+ * A sample is a name and a value: events per second, bytes per event, or
  * milliseconds. The script "run" calls the groups in rounds, so that whatever
  * else the machine does hits all ways alike, and "report" makes ratios of the
  * medians. Each round begins with another way, for the first one after a pause
@@ -16,7 +16,7 @@
  *
  * The connection is the environment's (PGHOST and so on), and so are EVENTS,
  * BASE (the hour that the events are in, in seconds since 1970) and SPREAD (how
- * many seconds of it a batch may have events from).
+ * many seconds of it a call may have events from).
  *
  *-------------------------------------------------------------------------
  */
@@ -61,7 +61,7 @@ sample(const char *name, double value)
 }
 
 /*
- * Time a way over n events from the first one of a set on, in batches of some
+ * Time a way over n events from the first one of a set on, in calls of some
  * size, and verify that its minutes have moved by just as much.
  */
 static void
@@ -150,7 +150,7 @@ group_warm_up(void)
 		measure_alone(load_ways[i], NULL, nevents / 4, BATCH);
 }
 
-/* Everything in, batches of 10,000; and the replay of it. */
+/* Everything in, calls of 10,000; and the replay of it. */
 static void
 group_load(void)
 {
@@ -169,7 +169,7 @@ group_load(void)
 	}
 }
 
-/* Batches of 100. */
+/* Calls of 100. */
 static void
 group_small(void)
 {
@@ -367,7 +367,7 @@ group_life(void)
 /*
  * Right after a crash, while the server is still recovering: from the first
  * connection that it takes to the first answer about an event, which needs
- * the whole index, events a second.
+ * the whole index, events per second.
  */
 static void
 group_rebuild(void)

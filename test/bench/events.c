@@ -209,7 +209,7 @@ batch_make(Batch *batch, unsigned set, int64_t first, int n, Truth *truth)
 }
 
 /*
- * Make the events [first, first + n) of a set, in batches of at most so many,
+ * Make the events [first, first + n) of a set, in calls of at most so many,
  * and add them to the truth.
  */
 Batch *

@@ -19,7 +19,7 @@
 #define NARRAYS 4				/* order_id, event_id, event_time, amount */
 #define ARRAY_HEADER_LEN 20		/* of a binary array, before its first element */
 
-/* Events of one transaction, in both shapes that go over the wire. */
+/* Events of one call, each a transaction, in both shapes that go over the wire. */
 typedef struct Batch
 {
 	int			n;

@@ -35,7 +35,7 @@
 #define WARM_UP 20				/* cycles of each side before the first timed one */
 #define TURNS 6					/* of each side, each as often first among two or three */
 #define HELD_TURNS 4
-#define HELD 100				/* checkpoints that are prepared and undecided */
+#define HELD 100				/* checkpoints that are in doubt */
 #define RECOVER_WRITERS 10
 #define RECOVER_CHECKPOINTS 100
 
@@ -63,7 +63,7 @@ static const Way way_bare = {
 	.teardown = "DROP TABLE bare"
 };
 
-/* A statement a row; for a batch of one nobody would take arrays. */
+/* A statement per row; for a batch of one nobody would take arrays. */
 static const Way way_rows = {
 	.name = "two-phase bare heap, row by row",
 	.setup = BARE_TABLE("bare_rows"),
@@ -181,7 +181,7 @@ send_values(const Side *side, const char *const *values, const int *lengths)
 	sent(side, PQsendQueryPrepared(side->conn, "apply", NARRAYS, values, lengths, binary, 1));
 }
 
-/* The events: as arrays, or the elements of these, a row a statement. */
+/* The events: as arrays, or the elements of these, a row per statement. */
 static void
 send_events(const Side *side, const Batch *batch)
 {

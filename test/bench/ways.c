@@ -4,7 +4,7 @@
  *	  The ways to get order events into revenue per minute, ours and others'.
  *
  * The others are written as their best users would: identifiers in the C
- * collation, one statement and one transaction a batch, prepared, with binary
+ * collation, one statement and one transaction per call, prepared, with binary
  * arrays, in a pipeline, rows inserted in the order of the index; a table of
  * minutes with room for HOT updates; no autovacuum on tables that only grow.
  *
@@ -233,7 +233,7 @@ pipeline_answers(PGconn *conn, const Way *way, char *value, size_t size)
 	}
 }
 
-/* A pipeline: the next batch is on its way while the server has this one. */
+/* A pipeline: the next call is on its way while the server has this one. */
 static void
 run_prepared(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 {
@@ -290,7 +290,7 @@ run_copy(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 	}
 }
 
-/* Send all batches, each in its transaction; returns the seconds it took. */
+/* Send all calls, each in its transaction; returns the seconds it took. */
 double
 way_run(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 {

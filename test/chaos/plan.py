@@ -17,7 +17,7 @@ SUBTASK = {"begin": 6, "begun": 6, "apply": 9, "applied": 9, "acknowledged": 5}
 SUBTASK_ONE = {"store": 5, "stored": 5, "commit": 6, "committed": 6}
 SUBTASK_TWO = {"pre_commit": 6, "prepare": 6, "prepared": 6}
 
-# a later incarnation can't tell these from a successor's, unless by a token
+# a later incarnation can't tell these from a successor's, unless by an epoch of their own
 # (at "recovered" its subtasks may still have to open their writers)
 OPENING = ("restored", "write", "synced", "written", "recover", "recovered", "open", "opened")
 

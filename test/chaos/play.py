@@ -150,7 +150,7 @@ class Run:
         if code == EXIT_DONE:
             return True
         if code == EXIT_FENCED and not self.plan.own_token and not self.forgiven:
-            # without a token of its own, a predecessor's last call may come after
+            # without an epoch of its own, a predecessor's last call may come after
             self.forgiven = True
         elif code not in (EXIT_RESTART, -signal.SIGKILL):
             raise Wrong("incarnation %d ended with %d: %s" % (who.number, code, who.error_text()))

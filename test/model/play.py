@@ -131,7 +131,7 @@ class Sequence:
         return choices
 
     def merging(self):
-        """Does an open transaction hold the fruits of merge()?"""
+        """Has an unfinished transaction called merge()?"""
         return any(tx.of(Merge) for tx in self.model.open)
 
     # -- transaction control -----------------------------------------------
@@ -406,7 +406,7 @@ class Sequence:
             self.model.commit(tx)
 
     def settle_now(self):
-        """Where the worker may settle at any moment, leave it nothing open."""
+        """Where the worker may settle at any moment, leave it nothing to settle."""
         if self.model.pending and self.model.ready():
             self.merge(self.admin)
 

@@ -1,6 +1,6 @@
 """The model: what a sink promises, in a page of Python.
 
-A transaction is a stack of frames, one a savepoint; a frame is a list of
+A transaction is a stack of frames, one per savepoint; a frame is a list of
 effects. ROLLBACK TO drops frames, COMMIT moves their effects to the committed
 ones under the next number of the commit order, and a snapshot is such a number.
 Whatever a session may see is then "committed up to my snapshot, and my own".
@@ -108,7 +108,7 @@ class Model:
         self.limits = [(0, sink.limit)]     # of what is kept, likewise
         self.counted = {}               # key -> event, of committed claims
         self.pending = []               # committed Deferred, not settled
-        self.open = []                  # transactions, prepared ones too
+        self.open = []                  # unfinished transactions
         self.job_epoch = 0
         self.writer_epoch = {}
         self.numbers = {}               # (writer, epoch) -> committed numbers
@@ -173,7 +173,7 @@ class Model:
         return self.sink.horizon is not None and event.time <= self.sink.horizon
 
     def holders(self, tx):
-        """key -> event claimed by an open transaction: my own, others'."""
+        """key -> event claimed by an unfinished transaction: my own, others'."""
         mine, others = {}, {}
         for other in self.open:
             (mine if other is tx else others).update(
@@ -299,6 +299,6 @@ class Model:
     # -- writers -----------------------------------------------------------
 
     def writers_open(self, writer=None):
-        """Open transactions with a batch, of one writer or of the job."""
+        """Unfinished transactions with a batch, of one writer or of the job."""
         return [tx for tx in self.open
                 if tx.batch() and (writer is None or tx.batch().writer == writer)]

@@ -34,7 +34,7 @@ my $second = apply_sql('evt-9f3', '2024-03-01 10:01:48', 25);
 my $third  = apply_sql('evt-9f4', '2024-03-01 10:02:03', 12.5);
 my $store  = q(SELECT revenue_sink.store_offsets('s', 'orders', '{0}', '{%d}'));
 
-# A batch, with the offset that follows it.
+# One transaction with events and the offset that follows them.
 sub batch
 {
 	my ($next, @events) = @_;

@@ -40,7 +40,7 @@ SELECT revenue_sink.create_sink('totals', 'totals_fact', 'totals_in', mode => 't
 SELECT revenue_sink.upsert('totals', '{2024-03-01 10:01+00}', '{65}', NULL, 3);
 ));
 
-# A writer's ledger, to ask after the same batch again afterwards.
+# A batch of a writer, to begin the same batch again afterwards.
 my $epoch = $node->safe_psql('postgres',
 	qq(CALL revenue_sink.open_writer('$odd_sink', 'job', 'writer')));
 my $begin = "SELECT revenue_sink.begin_batch('$odd_sink', 'job', 'writer', $epoch, 7)";

@@ -62,8 +62,8 @@ my $total = sink_table($node, 'postgres', 'total');
 is(apply_some('postgres', 'first'), '100', 'events');
 merged('postgres', 'it merges');
 
-# A sink whose creation hasn't been committed is nobody's to clear away: its place
-# in shared memory, whose counters say since when, stays its own.
+# A sink whose creation hasn't been committed is nobody's to clear away: it keeps
+# its slot, whose counters say since when.
 my $maker = $node->background_psql('postgres');
 my $since = q(SELECT stats_since FROM revenue_sink.stat_sink WHERE sink = 'new');
 $node->safe_psql('postgres', q(SELECT revenue_sink.create_sink('second', 'second_fact', 'second_events')));
@@ -73,7 +73,7 @@ SELECT revenue_sink.apply('new', 'o', 'e', '2024-03-01 10:00+00', 1) \\gset
 $since));
 $node->safe_psql('postgres', q(SELECT revenue_sink.apply('second', 'o', 'e', '2024-03-01 10:00+00', 1)));
 merged('postgres', 'it has done a round');
-is($maker->query_safe($since), $first, 'a sink that is being made keeps its place');
+is($maker->query_safe($since), $first, 'a sink that is being made keeps its slot');
 $maker->query_safe('COMMIT');
 $maker->quit;
 is($node->safe_psql('postgres', $since), $first, 'and when it has been made');

@@ -64,15 +64,15 @@ like($psql->{stderr}, qr/canceling statement due to user request/, 'cancelled');
 $psql->quit;
 is($node->safe_psql('postgres', $state), '0|0', 'nothing is left behind');
 
-# To put an event aside needs a table that somebody has locked: that can be timed
-# out, and others go on meanwhile.
+# To defer an event needs a table that somebody has locked: that can be timed out,
+# and others go on meanwhile.
 my $holder = $node->background_psql('postgres');
 $holder->query_safe(q(BEGIN; SELECT revenue_sink.apply('s', 'held', 'e', '2024-03-01 10:01+00', 1)));
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event');
 my (undef, undef, $timed_out) = $node->psql('postgres', q(SET statement_timeout = '200ms';
 SELECT revenue_sink.apply('s', 'held', 'e', '2024-03-01 10:01+00', 1)));
-like($timed_out, qr/canceling statement due to statement timeout/, 'putting an event aside is timed out');
+like($timed_out, qr/canceling statement due to statement timeout/, 'deferring an event is timed out');
 is($node->safe_psql('postgres', q(SET statement_timeout = '20s';
 BEGIN;
 SELECT revenue_sink.apply('s', 'other', 'e', '2024-03-01 10:01+00', 1);

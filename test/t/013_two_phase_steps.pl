@@ -158,7 +158,7 @@ sub decided
 }
 
 # What has become of a job without anybody calling, then the call once more, and
-# that of the next checkpoint. Without a token the call answers with an epoch above
+# that of the next checkpoint. Without an epoch of its own the call answers with an epoch above
 # the last one.
 sub check_job
 {
@@ -193,7 +193,7 @@ SELECT 'check: ' || problem FROM revenue_sink.check('s')");
 	return;
 }
 
-# Start a call, without a token of its own if so wished, over what a job has
+# Start a call, without an epoch of its own if so wished, over what a job has
 # prepared; let it halt.
 sub start_job
 {
@@ -237,7 +237,7 @@ sub play
 		my $decided = $run->{halted} ? decided($death, $step) : 1;
 		my $last;
 
-		# without a token, what it answers is the epoch that it has opened
+		# without an epoch of its own the call answers with the epoch that it has opened
 		if (!defined $first)
 		{
 			$first = $again = $last = $node->safe_psql($run->{name},

@@ -184,7 +184,7 @@ sql(q(SELECT revenue_sink.alter_sink('s', on_bad_event => 'reject')));
 sql("SELECT revenue_sink.apply('s', 'old $_', '', '2024-03-01 10:01+00', 1);"
 	. "UPDATE revenue_sink.dead_letter_event SET arrived_at = now() - interval '$_ days' - interval '1 hour' WHERE order_id = 'old $_'")
   foreach 10, 20, 30;
-let_them_fold('old 10 old 20', 'letters of a month ago go');
+let_them_fold('old 10 old 20', 'dead letters of a month ago go');
 sql($_) foreach 'ALTER SYSTEM SET revenue_sink.dead_letter_retention = 20', 'SELECT pg_reload_conf()';
 let_them_fold('old 10', 'with another retention those of 20 days');
 sql($_) foreach 'ALTER SYSTEM SET revenue_sink.rejected_retention = 10', 'SELECT pg_reload_conf()';

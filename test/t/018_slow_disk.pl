@@ -164,7 +164,7 @@ is($node->safe_psql('postgres', apply($events + 1000, $events + 5000, 1)), '4000
 cmp_ok(page_rows() - $before, '<', 30, 'new events share page rows');
 
 # Memory is used up. One session finds that events are new, and then has to wait
-# for others of its batch to be read; meanwhile a second one applies the new ones.
+# for others of its call to be read; meanwhile a second one applies the new ones.
 $node->safe_psql('postgres', apply($events + 10000, $events + 70000, 1) . '; UPDATE filler SET n = n + 1');
 my $new = q(SELECT r.applied, r.duplicate FROM (
 	SELECT array_agg('new-' || i) AS o, array_agg('evt-' || i) AS e,

@@ -230,7 +230,7 @@ SELECT revenue_sink.apply($event)));
 }
 
 is(sql($publisher, q(SELECT revenue_sink.apply('s', 'order-333', 'evt-999', '2024-03-01 10:20+00', 1))), 'conflict',
-	'an event is set aside');
+	'an event becomes a dead letter');
 
 # ----------------------------------------------------------------------
 # The copy, while the stream goes on.

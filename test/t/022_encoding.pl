@@ -56,7 +56,7 @@ my %word = (
 	UTF8      => 'søren-ñ',
 	SQL_ASCII => "caf\xe9");
 
-# One batch of the same events: two good ones, a conflict, a bad amount, and ids
+# One call with the same events: two good ones, a conflict, a bad amount, and ids
 # at the limit of 1024 bytes in UTF8 and just past it. "é" has two of them, "日" three.
 sub apply_all
 {

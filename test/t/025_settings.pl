@@ -488,7 +488,7 @@ foreach my $break ('DROP VIEW order_events', 'ALTER TABLE revenue_sink.total_1 R
 	is($told, $break =~ /^DROP/ ? 1 : 0, "$break: told once") ;
 }
 
-# A sink that finds no place says so now and then, not each round.
+# A sink that finds no free slot says so now and then, not each round.
 $node->append_conf('postgresql.conf', 'revenue_sink.max_sinks = 1');
 $node->safe_psql('postgres', 'CREATE DATABASE full_up TEMPLATE base');
 $node->safe_psql('postgres', "SELECT 'DROP DATABASE ' || datname || ' WITH (FORCE)' FROM pg_database WHERE datname IN ('broken', 'everyone', 'file', 'origin', 'base') \\gexec");
@@ -498,6 +498,6 @@ my $count = q(SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE dat
 my $before = $node->safe_psql('postgres', $count);
 wait_until('rounds have passed', sub { $node->safe_psql('postgres', $count) > $before + 150 });
 my $errors = () = slurp_file($node->logfile, $from) =~ /ERROR:  this server has no free slot for another sink/g;
-cmp_ok($errors, '<', 10, 'no place for a sink: no error each round');
+cmp_ok($errors, '<', 10, 'no slot for a sink: no error each round');
 
 done_testing();

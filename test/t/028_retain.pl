@@ -27,7 +27,7 @@ sub sql
 	return ($where // $node)->safe_psql('postgres', $sql);
 }
 
-# So many events from a time on, one a minute and group of 100.
+# So many events from a time on, one per minute and group of 100.
 sub pay
 {
 	my ($label, $from, $n) = @_;

@@ -86,7 +86,7 @@ WHERE pronamespace = 'revenue_sink'::regnamespace AND NOT has_function_privilege
 is(sql('SELECT count(*) FROM pg_proc WHERE pronamespace = \'page\'::regnamespace'), scalar @signatures,
 	'no signature is there twice');
 
-# Views: those of the schema, and the two of a sink. A line a column, in order.
+# Views: those of the schema, and the two of a sink. A line per column, in order.
 my $views = q(SELECT c.oid FROM pg_class c WHERE c.relkind = 'v' AND (c.relnamespace = 'revenue_sink'::regnamespace
 	OR c.oid IN ('fact_revenue_1m'::regclass, 'order_events'::regclass)));
 my @headings = $page =~ /^#+ (View \S+)$/mg;

@@ -307,7 +307,7 @@ sub below
 }
 
 # ----------------------------------------------------------------------
-# Streams of order events, one file a writer, and their true totals.
+# Streams of order events, one file per writer, and their true totals.
 #
 # About one line in ten is a duplicate, of the same stream or of another's; a
 # block of lines starts with two markers in the group of its writer.
