@@ -8,7 +8,6 @@
 #ifndef RSINK_CHOICE_H
 #define RSINK_CHOICE_H
 
-
 /*
  * Settings of a sink that are one of some words. Each has a table of the words,
  * in the order of the enum and with NULL at the end; see rsink_choice().

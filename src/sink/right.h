@@ -8,7 +8,6 @@
 #ifndef RSINK_RIGHT_H
 #define RSINK_RIGHT_H
 
-
 /* What the caller must be allowed to do with a sink. */
 typedef enum RsinkRight
 {
