@@ -110,7 +110,7 @@ check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 				ItemPointerGetOffsetNumber(&tuple->t_self), missing);
 }
 
-/* Sort the identities, and count those that are equal to the one before them. */
+/* Sort the events' identities, and count how often one occurs after its first time. */
 static int64
 count_twice(Tuplesortstate *sort)
 {

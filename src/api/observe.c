@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * observe.c
- *	  Functions that look into a sink: seen(), counters(), and those that the
- *	  extension's views call.
+ *	  Looking into a sink: seen(), counters(), and the functions behind the views.
  *
  *-------------------------------------------------------------------------
  */

@@ -86,8 +86,8 @@ static bool looks_ahead = true;
 
 /*
  * Open a sink's seen events for the current transaction. "settling" says that the
- * events come from deferred_event, so that those that have to stay deferred
- * aren't inserted there again.
+ * events are rows of deferred_event already: an event that stays deferred isn't
+ * inserted there once more.
  *
  * Takes RowExclusiveLock on the page table and the spill table. Raises an error
  * in recovery, if the library was not preloaded, or if the sink has just been
