@@ -12,11 +12,12 @@ RESET client_min_messages;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 
--- A sink: fact_revenue_1m is the table one reads, order_events the one that a
--- connector may write to.
+-- We make a sink: fact_revenue_1m is the table that one reads, and order_events
+-- is the one that a connector may write to.
 SELECT revenue_sink.create_sink('orders');
 
--- What a reader of the minute sees, and where the processor would go on.
+-- These queries show what a reader sees of the minute, and where the processor
+-- would go on.
 PREPARE minute AS
 	SELECT minute, revenue, events FROM fact_revenue_1m ORDER BY minute;
 PREPARE next_offset AS
@@ -43,7 +44,7 @@ COMMIT;
 EXECUTE minute;
 EXECUTE next_offset;
 
--- The next event is that of another minute. Its row is written, and the
+-- The next event belongs to another minute. Its row is written, and the
 -- processor's own transaction sees it ...
 BEGIN;
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 1, 3);
@@ -53,18 +54,20 @@ EXECUTE minute;
 -- ... but before the commit everything is lost, as in a crash.
 ROLLBACK;
 
--- Minute and offset are those of the last commit: neither is ahead.
+-- The minute and the offset are those of the last commit: neither is ahead of the
+-- other.
 EXECUTE minute;
 EXECUTE next_offset;
 SELECT e AS event, revenue_sink.seen('orders', 'order-7', e)
 FROM unnest('{evt-9f2,evt-9f3,evt-9f4}'::text[]) AS e ORDER BY e;
 
--- The processor starts again: a new epoch, which its former self can't use.
+-- The processor starts again: it opens a new epoch, which its former self can't
+-- use.
 CALL revenue_sink.open_writer('orders', 'billing', 'consumer-1', epoch => 2);
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 1, 3);
 \echo SQLSTATE :SQLSTATE
 
--- It replays, and goes back further than it must.
+-- The processor replays, and goes back further than it must.
 BEGIN;
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 2, 1);
 SELECT * FROM revenue_sink.apply('orders',
@@ -74,23 +77,25 @@ SELECT * FROM revenue_sink.apply('orders',
 SELECT revenue_sink.store_offsets('orders', 'payments', '{0}', '{44}');
 COMMIT;
 
--- The minute says 65 as before.
+-- The minute still says 65.
 EXECUTE minute;
 EXECUTE next_offset;
 
 -- The answer to that COMMIT was lost, so the processor tries once more: false
--- says that the batch is there, and is to be skipped. COMMIT, because that is
--- what makes this answer as durable as the batch it speaks of.
+-- says that the batch is there, and is to be skipped. The processor sends COMMIT,
+-- because that makes this answer as durable as the batch that the answer speaks
+-- of.
 BEGIN;
 SELECT revenue_sink.begin_batch('orders', 'billing', 'consumer-1', 2, 1);
 COMMIT;
 
--- The same event once more from the source itself, which has its own retries:
--- another offset, no protocol at all, the very same event.
+-- The source itself, which has its own retries, delivers the same event once
+-- more, with another offset and without any protocol.
 INSERT INTO order_events (order_id, event_id, event_time, amount)
 VALUES ('order-7', 'evt-9f3', '2024-03-01 10:01:48+00', 25);
 
--- Still 65; and merging what was written changes how it is stored, not what it says.
+-- The minute still says 65; and merging changes how the revenue is stored, not
+-- what it is.
 EXECUTE minute;
 SELECT revenue_sink.merge('orders');
 EXECUTE minute;

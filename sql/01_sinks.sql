@@ -1,5 +1,5 @@
 --
--- Sinks: making, altering and dropping them; names; bad arguments.
+-- Sinks are made, altered and dropped; their names; bad arguments.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -8,7 +8,8 @@ SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SET intervalstyle = 'postgres';
 
--- The defaults. The number of a sink stands in its triggers.
+-- A sink has the default settings. Its number stands in the arguments of its
+-- triggers.
 SELECT setval('revenue_sink.sink_id', 1000);
 SELECT revenue_sink.create_sink('plain');
 SELECT sink, owner = current_user AS mine, mode, fact, ingest, bucket, dedup_window, max_future,
@@ -18,18 +19,18 @@ FROM revenue_sink.sink ORDER BY sink;
 \d order_events
 SELECT obj_description(v::regclass, 'pg_class') FROM unnest('{fact_revenue_1m,order_events}'::text[]) AS v
 ORDER BY 1;
--- The tables behind it.
+-- These are the sink's tables.
 SELECT regexp_replace(relname, '_\d+$', '') AS "table", relkind, relreplident, relpersistence
 FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|spill|delta|total)_\d+$'
 ORDER BY 1;
--- Nothing is in it.
+-- The new sink is empty.
 SELECT * FROM fact_revenue_1m;
 SELECT * FROM order_events;
 SELECT sink, applied, duplicate, deferred, conflict, late, rejected, batches, horizon, watermark, seen_events,
 	seen_bytes_disk, unmerged_deltas, last_merge, stats_since IS NOT NULL AS has_stats_since
 FROM revenue_sink.stat_sink;
 
--- Names taken: of the sink, of a view.
+-- A name may be taken: the name of a sink, or that of a view.
 SELECT revenue_sink.create_sink('plain', 'f', 'i');
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.create_sink('other');
@@ -40,7 +41,8 @@ SELECT revenue_sink.create_sink('other', 'same', 'same');
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.create_sink('other', 'pg_catalog.pg_class', 'i');
 
--- Odd names: quotes, spaces, capitals, dots, a schema of one's own.
+-- Names may be odd: they have quotes, spaces, capitals, dots, or a schema of
+-- their own.
 CREATE SCHEMA "Odd ""schema""";
 SELECT revenue_sink.create_sink('it''s "odd"; DROP', '"Odd ""schema""".fact', '"Odd ""schema"""."in;gest"');
 SELECT revenue_sink.create_sink('Capital. Dot', '"Fact.View"', 'Mixed_Case');
@@ -53,17 +55,17 @@ SELECT revenue FROM "Odd ""schema""".fact;
 SELECT revenue FROM "Fact.View";
 SELECT revenue FROM f63;
 SELECT obj_description('"Fact.View"'::regclass, 'pg_class');
--- A sink's name is exactly that: neither folded nor cut off.
+-- A sink's name is taken literally: it is neither folded nor cut off.
 SELECT revenue_sink.apply('PLAIN', 'o', 'e', '2024-03-01 10:01:00+00', 3);
 SELECT revenue_sink.apply(repeat('n', 64), 'o', 'e', '2024-03-01 10:01:00+00', 3);
--- Views may be renamed and moved: the sink knows them by what they are.
+-- Views may be renamed and moved: the sink knows its views by their triggers.
 ALTER VIEW mixed_case RENAME TO moved;
 ALTER VIEW moved SET SCHEMA "Odd ""schema""";
 INSERT INTO "Odd ""schema""".moved VALUES ('o', 'e2', '2024-03-01 10:01:30+00', 2);
 SELECT revenue FROM "Fact.View";
 SELECT ingest FROM revenue_sink.sink WHERE sink = 'Capital. Dot';
 
--- The first schema of the search path is where views go.
+-- Views are made in the first schema of the search path.
 CREATE SCHEMA mine;
 SET search_path = mine, public;
 SELECT revenue_sink.create_sink('in_mine');
@@ -76,7 +78,7 @@ SELECT fact, ingest FROM revenue_sink.sink WHERE sink = 'in_mine';
 SELECT revenue_sink.apply(s, 'o', 'same', '2024-03-01 10:02:00+00', 1) FROM unnest('{plain,in_mine}'::text[]) AS s;
 SELECT revenue_sink.apply(s, 'o', 'same', '2024-03-01 10:02:00+00', 1) FROM unnest('{plain,in_mine}'::text[]) AS s;
 
--- Every setting.
+-- Every setting can be given.
 SELECT revenue_sink.create_sink('set', fact => 'set_fact', ingest => 'set_ingest', bucket => '15 minutes',
 	dedup_window => '2 days 3 hours', max_future => '0', mode => 'events', late_policy => 'apply',
 	on_bad_event => 'reject');
@@ -90,14 +92,15 @@ SELECT revenue_sink.alter_sink('set', late_policy => 'reject');
 SELECT bucket, dedup_window, max_future, mode, late_policy, on_bad_event FROM revenue_sink.sink WHERE sink = 'set';
 SELECT revenue_sink.alter_sink('set', '3 hours', '2 minutes', 'apply', 'error');
 SELECT bucket, dedup_window, max_future, mode, late_policy, on_bad_event FROM revenue_sink.sink WHERE sink = 'set';
--- What is altered counts at once, in this transaction too, and not after a rollback.
+-- A new setting counts at once, in this transaction too, and no longer after a
+-- rollback.
 BEGIN;
 SELECT revenue_sink.alter_sink('set', on_bad_event => 'reject');
 SELECT revenue_sink.apply('set', '', 'e', '2024-03-01 10:02:00+00', 1);
 ROLLBACK;
 SELECT revenue_sink.apply('set', '', 'e', '2024-03-01 10:02:00+00', 1);
 
--- Bad arguments. Nothing stays behind of any.
+-- Bad arguments are refused. No such call leaves anything behind.
 SELECT count(*) AS sinks FROM revenue_sink.sink;
 SELECT revenue_sink.create_sink(NULL);
 \echo SQLSTATE :SQLSTATE
@@ -146,12 +149,12 @@ SELECT count(*) AS sinks FROM revenue_sink.sink;
 SELECT bucket, dedup_window, max_future, mode, late_policy, on_bad_event FROM revenue_sink.sink WHERE sink = 'set';
 SELECT to_regclass('f') AS f, to_regclass('i') AS i;
 
--- Mode 'totals' has other columns.
+-- The views of mode 'totals' have other columns.
 SELECT revenue_sink.create_sink('totals', 'totals_fact', 'totals_ingest', mode => 'totals');
 \d totals_fact
 \d totals_ingest
 
--- Creating and dropping are transactional.
+-- Creating and dropping a sink are transactional.
 BEGIN;
 SELECT revenue_sink.create_sink('gone', 'gone_fact', 'gone_ingest');
 SELECT revenue_sink.apply('gone', 'o', 'e', '2024-03-01 10:01:00+00', 1);
@@ -171,7 +174,7 @@ COMMIT;
 SELECT revenue_sink.apply('plain', 'o', 'same', '2024-03-01 10:02:00+00', 1);
 SELECT minute, revenue FROM fact_revenue_1m;
 
--- A view of somebody else's on top of the fact view keeps it from being dropped.
+-- A user's view on top of the fact view keeps the fact view from being dropped.
 CREATE VIEW on_top AS SELECT sum(revenue) AS revenue FROM fact_revenue_1m;
 \set SHOW_CONTEXT never
 SELECT revenue_sink.drop_sink('plain');
@@ -179,7 +182,8 @@ SELECT revenue_sink.drop_sink('plain');
 SELECT * FROM on_top;
 DROP VIEW on_top;
 
--- A view that was dropped by hand: the sink says so, and can still be removed.
+-- Somebody has dropped a view by hand: the sink says so, and can still be
+-- dropped.
 DROP VIEW set_fact;
 SELECT revenue_sink.apply('set', 'o', 'e', '2024-03-01 10:02:00+00', 1);
 \echo SQLSTATE :SQLSTATE
@@ -187,7 +191,7 @@ INSERT INTO set_ingest VALUES ('o', 'e', '2024-03-01 10:02:00+00', 1);
 SELECT revenue_sink.drop_sink('set');
 SELECT to_regclass('set_ingest') AS set_ingest;
 
--- What drop_sink leaves: nothing.
+-- drop_sink() leaves nothing behind.
 CALL revenue_sink.recover('plain', 'job', NULL, 1);
 SELECT revenue_sink.store_offsets('plain', 'src', '{0}', '{1}');
 SELECT revenue_sink.apply('plain', 'o', 'same', '2024-03-01 10:02:00+00', 2);
@@ -203,14 +207,15 @@ SELECT count(*) AS tables FROM pg_class
 WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|spill|delta|total)_\d+$';
 SELECT to_regclass('fact_revenue_1m') AS fact, to_regclass('mine.fact_revenue_1m') AS mine;
 
--- Whatever backslashes mean to a session, a sink is whole.
+-- Whatever backslashes mean to a session, the sink that it makes is complete.
 SET standard_conforming_strings = off;
 SELECT revenue_sink.create_sink('backslash', 'fact_backslash', 'in_backslash');
 SELECT revenue_sink.apply('backslash', 'o', 'e', '2024-03-01 10:01:00+00', 1);
 RESET standard_conforming_strings;
 SELECT revenue_sink.drop_sink('backslash');
 
--- A sink of which a view is gone keeps nobody from looking at the others. It shows to the extension's owner only.
+-- A sink that has lost a view keeps nobody from looking at the other sinks. Only
+-- the extension's owner sees the damaged sink.
 SELECT revenue_sink.create_sink('half', 'fact_half', 'in_half'), revenue_sink.create_sink('whole', 'fact_whole', 'in_whole');
 DROP VIEW fact_half;
 SELECT sink, problem FROM revenue_sink.sink WHERE sink IN ('half', 'whole') ORDER BY sink;
@@ -220,7 +225,8 @@ SELECT (SELECT count(*) FROM revenue_sink.prepared) AS prepared, (SELECT count(*
 SELECT revenue_sink.apply('half', 'o', 'e', '2024-03-01 10:01:00+00', 1);
 SELECT revenue_sink.drop_sink('half'), revenue_sink.drop_sink('whole');
 
--- Without the extension, without anything of it, and as new again after.
+-- DROP EXTENSION removes all that belongs to the extension; after CREATE
+-- EXTENSION everything is as new.
 SELECT revenue_sink.create_sink('last');
 INSERT INTO order_events VALUES ('o', 'e', '2024-03-01 10:01:00+00', 1);
 \set VERBOSITY terse

@@ -1,5 +1,5 @@
 --
--- Every refusal: its text, its SQLSTATE, and that it leaves nothing behind.
+-- Every refusal: its text, its SQLSTATE, and that the call leaves nothing behind.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -45,7 +45,8 @@ CALL revenue_sink.open_writer('nobody', 'j', 'w');
 CALL revenue_sink.recover('nobody', 'j', NULL);
 
 --
--- Bad events, by the one-row door: column, value, hint.
+-- Bad events through the function for one event: column, value and hint of the
+-- error
 --
 SELECT revenue_sink.apply('s', NULL, 'e', '2024-03-01 10:01:00+00', 1);
 \echo SQLSTATE :SQLSTATE
@@ -71,7 +72,7 @@ SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', 'NaN'::numeri
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', 'Infinity'::numeric);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '-Infinity'::numeric);
--- Two of the largest numerics would be a sum that nobody can read.
+-- The sum of two of the largest numerics would be a number that nobody can read.
 \set VERBOSITY sqlstate
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '1e100'::numeric);
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '-9e131071'::numeric);
@@ -82,7 +83,7 @@ SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', '1e99'::numer
 ROLLBACK;
 SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01:00+00', 1, repeat('g', 1025));
 \echo SQLSTATE :SQLSTATE
--- On both sides of max_future, which is five minutes.
+-- These events lie on both sides of max_future, which is five minutes.
 SELECT revenue_sink.apply('s', 'o', 'soon', now() + interval '4 minutes', 1);
 DO $$
 BEGIN
@@ -91,15 +92,15 @@ EXCEPTION WHEN datetime_field_overflow THEN
 	RAISE NOTICE '%: %', SQLSTATE, SQLERRM;
 END $$;
 
--- Where its bucket would start before there is time.
+-- The event's bucket would start before the first timestamp.
 SELECT revenue_sink.create_sink('weeks', 'weeks', 'week_events', bucket => '7 days');
 SELECT revenue_sink.apply('weeks', 'o', 'e', '4714-11-24 00:00:00+00 BC', 1);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.drop_sink('weeks');
 
 --
--- In a batch: the position; nothing of the batch is applied, not even what
--- came in earlier slices.
+-- A bad event in a call: the error names its position, and no event of the call
+-- is applied, not even one of an earlier slice.
 --
 SELECT revenue_sink.apply('s', ARRAY['a', 'b', NULL], ARRAY['1', '1', '1'],
 	ARRAY(SELECT '2024-03-01 10:01:00+00'::timestamptz FROM generate_series(1, 3)), ARRAY[1, 2, 3]);
@@ -109,7 +110,7 @@ SELECT revenue_sink.apply('s', ARRAY(SELECT i::text FROM generate_series(1, 4000
 	ARRAY(SELECT '2024-03-01 10:01:00+00'::timestamptz FROM generate_series(1, 40000)),
 	ARRAY(SELECT CASE WHEN i = 39999 THEN 'NaN'::numeric ELSE 1 END FROM generate_series(1, 40000) AS i));
 SELECT revenue_sink.seen('s', 'a', '1'), revenue_sink.seen('s', '1', '1');
--- The array arguments themselves.
+-- The array arguments themselves are bad.
 SELECT revenue_sink.apply('s', NULL::text[], ARRAY['1'], ARRAY['2024-03-01 10:01:00+00']::timestamptz[], ARRAY[1.0]);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.apply('s', ARRAY['a'], NULL::text[], ARRAY['2024-03-01 10:01:00+00']::timestamptz[], ARRAY[1.0]);
@@ -126,12 +127,12 @@ SELECT revenue_sink.apply('s', ARRAY[['a'], ['b']], ARRAY['1', '2'],
 SELECT revenue_sink.apply('s', ARRAY['a', 'b'], ARRAY['1', '2'],
 	ARRAY(SELECT '2024-03-01 10:01:00+00'::timestamptz FROM generate_series(1, 2)), ARRAY[[[1], [2]]]);
 SELECT revenue_sink.apply('s', ARRAY['a'], ARRAY['1'], ARRAY['2024-03-01 10:01:00+00']::timestamptz[], ARRAY[1], ARRAY[['g']]);
--- Even under 'reject', and even where they are empty.
+-- Bad arrays are an error even under 'reject', and even if they are empty.
 SELECT revenue_sink.apply('r', '{}'::text[], NULL::text[], '{}'::timestamptz[], '{}'::numeric[]);
 SELECT revenue_sink.apply('r', '{a}'::text[], '{}'::text[], '{}'::timestamptz[], '{}'::numeric[]);
 
 --
--- jsonb: the position and the key are in the context.
+-- Bad events in jsonb: the context of the error names the position and the key.
 --
 \set SHOW_CONTEXT errors
 SELECT revenue_sink.apply('s', NULL::jsonb);
@@ -161,8 +162,8 @@ SELECT revenue_sink.apply('s', '{"order_id": "j", "event_id": "1", "event_time":
 SELECT revenue_sink.seen('s', 'j', '1');
 
 --
--- INSERT and COPY. The position is that in the statement, across slices; what
--- a COPY took in before the bad row is gone with it.
+-- INSERT and COPY: the error names the position in the statement, across slices;
+-- rows that a COPY took in before the bad row are gone with it.
 --
 INSERT INTO order_events VALUES ('i', '1', '2024-03-01 10:03:00+00', 1), ('i', '2', NULL, 1);
 \echo SQLSTATE :SQLSTATE
@@ -185,7 +186,8 @@ SELECT count(*) AS rows_of_order_i FROM fact_revenue_1m WHERE minute = '2024-03-
 SELECT revenue_sink.seen('s', 'i', '1'), revenue_sink.seen('s', '1', 'i');
 
 --
--- With session_replication_role = replica triggers don't fire: refused, not lost.
+-- With session_replication_role = replica triggers don't fire: rows are refused,
+-- not lost.
 --
 SET session_replication_role = replica;
 INSERT INTO order_events VALUES ('rep', '1', '2024-03-01 10:04:00+00', 1);
@@ -195,7 +197,8 @@ WITH i AS (INSERT INTO order_events VALUES ('rep', '1', '2024-03-01 10:04:00+00'
 INSERT INTO totals VALUES ('2024-03-01 10:04:00+00', '', 1, 1);
 SELECT revenue_sink.apply('s', 'rep', '2', '2024-03-01 10:04:00+00', 1);
 RESET session_replication_role;
--- A view that was renamed; a trigger that was dropped; one that stands elsewhere.
+-- The view was renamed; one of its triggers is dropped or disabled; the trigger's
+-- function stands on another relation.
 ALTER VIEW order_events RENAME TO e;
 INSERT INTO e VALUES ('rep', '1', '2024-03-01 10:04:00+00', 1);
 ALTER VIEW e RENAME TO order_events;
@@ -250,7 +253,7 @@ SELECT revenue_sink.alter_sink('s');
 ROLLBACK TO a;
 SELECT revenue_sink.drop_sink('s');
 ROLLBACK TO a;
--- What only reads is welcome.
+-- Functions that only read work in a read-only transaction.
 SELECT revenue_sink.seen('s', 'ro', '1');
 SELECT * FROM revenue_sink.offsets('s');
 SELECT * FROM revenue_sink.check('s');
@@ -258,7 +261,7 @@ SELECT count(*) FROM revenue_sink.stat_sink;
 COMMIT;
 
 --
--- Nothing of all this has stayed behind, but for the two good ones.
+-- Nothing of all this has stayed behind, except for the two good events.
 --
 SELECT order_id, event_id FROM (VALUES ('o', 'soon'), ('rep', '2'), ('o', 'e'), ('ro', '1')) AS v (order_id, event_id)
 WHERE revenue_sink.seen('s', order_id, event_id) ORDER BY 1;
@@ -268,8 +271,8 @@ SELECT * FROM revenue_sink.check('s');
 SELECT count(*) FROM revenue_sink.dead_letter;
 
 --
--- on_bad_event 'reject': bad events go to the dead letters with a reason, the
--- others count. Replays don't fill them.
+-- With on_bad_event 'reject', bad events become dead letters with a reason, and
+-- the other events count. A replay adds no dead letters.
 --
 PREPARE replay AS SELECT * FROM revenue_sink.apply('r',
 	ARRAY['good', NULL, '', repeat('o', 1025), 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x'],
@@ -286,17 +289,17 @@ EXECUTE letters;
 EXECUTE replay;
 EXECUTE replay;
 SELECT count(*) FROM revenue_sink.dead_letter WHERE sink = 'r';
--- The view of version 1.0, which is deprecated, has the same rows.
+-- The deprecated view of version 1.0 has the same rows.
 SELECT count(*) > 0 AS there, count(*) = count(d.sink) AS same FROM revenue_sink.rejected_event r
 	LEFT JOIN revenue_sink.dead_letter d ON (r.sink, r.reason, r.rejected_at) = (d.sink, d.reason, d.arrived_at)
 	AND (r.order_id, r.event_id, r.event_time, r.amount, r.group_key) IS NOT DISTINCT FROM (d.order_id, d.event_id, d.event_time, d.amount, d.group_key);
 SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id > 0;
 SELECT revenue, events FROM rejecting_fact;
--- The same event twice in one call, and with something else in it.
+-- The same bad event comes twice in one call, and once with another amount.
 SELECT * FROM revenue_sink.apply('r', ARRAY['', '', ''], ARRAY['2', '2', '2'],
 	ARRAY(SELECT '2024-03-01 10:01:00+00'::timestamptz FROM generate_series(1, 3)), ARRAY[1, 1.0, 2]);
 SELECT order_id, event_id, amount FROM revenue_sink.dead_letter WHERE event_id = '2' AND order_id = '' ORDER BY amount;
--- By the other doors.
+-- Bad events come through the other doors.
 SELECT revenue_sink.apply('r', 'o', 'one', NULL, 1);
 SELECT * FROM revenue_sink.apply('r', '[{}, {"order_id": "o", "event_id": "json", "event_time": "2024-03-01 10:01Z", "amount": 2}]'::jsonb);
 INSERT INTO rejecting VALUES ('o', 'insert', '2024-03-01 10:01:00+00', NULL), ('o', 'insert2', '2024-03-01 10:01:00+00', 4);
@@ -307,12 +310,12 @@ o	copy2	2024-03-01 10:01:00+00	8	\N
 SELECT reason, order_id, event_id FROM revenue_sink.dead_letter
 WHERE sink = 'r' AND (order_id = 'o' OR order_id IS NULL) ORDER BY reason, order_id, event_id;
 SELECT revenue, events FROM rejecting_fact;
--- What isn't an event at all is an error all the same.
+-- A value that can't be read as an event is an error all the same.
 SELECT revenue_sink.apply('r', '{"order_id": "o", "event_id": "1", "event_time": "x", "amount": 1}'::jsonb);
--- A rejected event that comes back in order counts.
+-- A rejected event counts when it comes back corrected.
 SELECT revenue_sink.apply('r', 'x', '1', '2024-03-01 10:01:00+00', 16);
 SELECT revenue, events FROM rejecting_fact;
--- Dead letters are as transactional as everything else.
+-- Dead letters are as transactional as events.
 BEGIN;
 SELECT revenue_sink.apply('r', '', 'rolled back', '2024-03-01 10:01:00+00', 1);
 SELECT count(*) FROM revenue_sink.dead_letter WHERE event_id = 'rolled back';
@@ -322,7 +325,8 @@ SELECT applied, duplicate, deferred, conflict, late, rejected, seen_events FROM 
 SELECT * FROM revenue_sink.check('r');
 
 --
--- Settings are the server's, and the prefix is ours.
+-- Only the server's configuration changes these settings, and their prefix is
+-- reserved.
 --
 SET revenue_sink.dedup_memory = '1GB';
 SET revenue_sink.worker_interval = '1s';

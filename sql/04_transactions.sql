@@ -15,7 +15,7 @@ CREATE FUNCTION seen(VARIADIC ids text[]) RETURNS text LANGUAGE sql AS $$
 	SELECT coalesce(string_agg(id, ' ' ORDER BY id), 'none') FROM unnest(ids) AS id WHERE revenue_sink.seen('s', 'o', id) $$;
 PREPARE fact AS SELECT minute, revenue, events FROM fact_revenue_1m ORDER BY minute;
 
--- A rollback takes everything back; the same event counts afterwards.
+-- A rollback takes every event back; the same event counts afterwards.
 BEGIN;
 SELECT pay('a');
 SELECT pay('a');
@@ -25,7 +25,7 @@ SELECT seen('a');
 SELECT pay('a');
 
 --
--- Savepoints, over all doors
+-- Savepoints, through all doors
 --
 BEGIN;
 SELECT pay('b');
@@ -39,19 +39,19 @@ o	e	2024-03-01 10:01:00+00	1000	\N
 SELECT seen('b', 'c', 'd', 'e');
 ROLLBACK TO two;
 SELECT seen('b', 'c', 'd', 'e');
--- What the savepoint took back is new again,
+-- An event whose savepoint was rolled back is new again,
 SELECT pay('e', 1000);
 EXECUTE fact;
 ROLLBACK TO one;
 SELECT seen('b', 'c', 'd', 'e');
 EXECUTE fact;
--- and may count in the end.
+-- and counts when its transaction commits.
 INSERT INTO order_events VALUES ('o', 'b', '2024-03-01 10:01:00+00', 1), ('o', 'd', '2024-03-01 10:01:00+00', 100);
 COMMIT;
 SELECT seen('a', 'b', 'c', 'd', 'e');
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
--- A released savepoint's events are the transaction's.
+-- The events of a released savepoint belong to the transaction.
 BEGIN;
 SAVEPOINT one;
 SELECT pay('f');
@@ -68,8 +68,8 @@ RELEASE one;
 ROLLBACK;
 SELECT seen('g');
 
--- What was rolled back counts nowhere: not in the counters, not in the ledger,
--- and it doesn't move the watermark.
+-- An event that was rolled back counts nowhere: neither in the counters nor in
+-- the ledger, and it doesn't move the watermark.
 SELECT revenue_sink.create_sink('w', 'w_fact', 'w_events', max_future => '36500 days');
 CALL revenue_sink.open_writer('w', 'job', 'writer', epoch => 1);
 BEGIN;
@@ -87,7 +87,8 @@ SELECT revenue_sink.apply('w', 'o', 'present', '2024-03-01 10:01:00+00', 1);
 SELECT revenue_sink.drop_sink('w');
 
 --
--- Failed statements: rows that the ingest view has collected die with them.
+-- Failed statements: the rows that the ingest view has collected die with their
+-- statement
 --
 DO $$
 BEGIN
@@ -99,7 +100,7 @@ BEGIN
 	INSERT INTO order_events VALUES ('o', 'h9', '2024-03-01 10:02:00+00', 1);
 END $$;
 SELECT seen('h1', 'h2', 'h3', 'h9');
--- The same where the failed statement had flushed a slice already.
+-- The failed statement had already flushed a slice.
 DO $$
 BEGIN
 	BEGIN
@@ -110,7 +111,7 @@ BEGIN
 	INSERT INTO order_events VALUES ('o', 'i19999', '2024-03-01 10:02:00+00', 1);
 END $$;
 SELECT seen('i1', 'i19999');
--- A bad event, caught; and one caught around apply().
+-- A bad event fails, and the error is caught, in an INSERT and around apply().
 DO $$
 BEGIN
 	BEGIN
@@ -129,8 +130,8 @@ SELECT seen('j1', 'j2', 'j3');
 EXECUTE fact;
 
 --
--- A statement within a statement: a function that inserts into the view while
--- a statement on the view collects. Each event once.
+-- A statement within a statement: a function inserts into the view while a
+-- statement on the view collects rows. Each event counts once.
 --
 CREATE FUNCTION nested(id text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -140,7 +141,8 @@ END $$;
 INSERT INTO order_events SELECT 'o', nested(i::text), '2024-03-01 10:03:00+00', 1 FROM generate_series(1, 3) AS i;
 SELECT seen('inner-1', 'inner-2', 'inner-3', 'outer-1', 'outer-2', 'outer-3');
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:03:00+00';
--- The inner one fails, and is caught: the outer one is whole.
+-- The inner statement fails, and the error is caught: the outer statement is
+-- whole.
 CREATE OR REPLACE FUNCTION nested(id text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO order_events VALUES ('o', 'fails-' || id, '2024-03-01 10:03:00+00', 10), ('o', NULL, '2024-03-01 10:03:00+00', 10);
@@ -150,7 +152,8 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 INSERT INTO order_events SELECT 'o', nested(i::text), '2024-03-01 10:03:00+00', 1 FROM generate_series(1, 3) AS i;
 SELECT seen('fails-1', 'fails-2', 'fails-3', 'whole-1', 'whole-2', 'whole-3', 'never-1');
--- The inner one works, the outer one fails, and both go.
+-- The inner statement works, the outer one fails, and the events of both are
+-- gone.
 CREATE OR REPLACE FUNCTION nested(id text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO order_events VALUES ('o', 'gone-' || id, '2024-03-01 10:03:00+00', 10);
@@ -163,7 +166,7 @@ EXCEPTION WHEN invalid_parameter_value THEN
 	RAISE NOTICE 'caught';
 END $$;
 SELECT seen('gone-1', 'gone-2', 'gone-3', 'gone-outer-1', 'gone-outer-2');
--- Inside a trigger of a table of one's own.
+-- The trigger of a user's table inserts into the view.
 CREATE TABLE payment (id text, amount numeric);
 CREATE FUNCTION forward() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -177,8 +180,8 @@ DROP TABLE payment;
 DROP FUNCTION forward, nested;
 
 --
--- Cursors: of a reader, who goes on seeing what was when it was opened; and of
--- a caller, who stops half way.
+-- Cursors: a reader goes on seeing the state in which its cursor was opened; a
+-- caller stops half way.
 --
 BEGIN;
 DECLARE reader CURSOR FOR SELECT sum(revenue) FROM fact_revenue_1m WHERE minute = '2024-03-01 10:05:00+00';
@@ -213,8 +216,9 @@ COMMIT;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:06:00+00';
 
 --
--- Prepared transactions, with a gid of one's own (JDBC XA, for one). The same
--- event is deferred meanwhile: neither waited for nor dropped.
+-- Prepared transactions, whose gid is the client's own (as with JDBC XA).
+-- Meanwhile a copy of their event is deferred: the call neither waits nor drops
+-- the event.
 --
 PREPARE deferred AS SELECT sink, order_id, event_id, event_time, amount, group_key, deferred_at IS NOT NULL AS at, age IS NOT NULL AS age
 	FROM revenue_sink.deferred ORDER BY event_id, amount;
@@ -225,18 +229,18 @@ SELECT seen('m1', 'm2');
 SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o'], ARRAY['m1', 'm2', 'm3'],
 	ARRAY(SELECT '2024-03-01 10:07:00+00'::timestamptz FROM generate_series(1, 3)), ARRAY[1, 2, 4]);
 EXECUTE deferred;
--- It stays so while the other transaction is undecided.
+-- The copy stays deferred while the other transaction is undecided.
 SELECT revenue_sink.merge('s');
 EXECUTE deferred;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:07:00+00';
 COMMIT PREPARED 'one''s own gid';
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:07:00+00';
--- m1 turns out a duplicate, m2 a conflict.
+-- The deferred copy of m1 turns out to be a duplicate, that of m2 a conflict.
 SELECT revenue_sink.merge('s') > 0 AS merged;
 EXECUTE deferred;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:07:00+00';
 SELECT reason, event_id, amount FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
--- The other way: rolled back, and the deferred one counts.
+-- Now the prepared transaction is rolled back, and the deferred event counts.
 BEGIN;
 SELECT pay('n1', 1, '2024-03-01 10:08:00+00');
 PREPARE TRANSACTION 'two';
@@ -248,8 +252,9 @@ SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT seen('n1');
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:08:00+00';
 SELECT count(*) FROM revenue_sink.deferred;
--- Three copies in three prepared transactions, of which the first claims and
--- the others defer; the first is rolled back, the second committed.
+-- Three prepared transactions have a copy of an event: the first claims the
+-- event, the copies of the others are deferred. The first transaction is rolled
+-- back, the second one committed.
 BEGIN;
 SELECT pay('q', 1, '2024-03-01 10:09:00+00');
 PREPARE TRANSACTION 'first';
@@ -270,7 +275,8 @@ COMMIT PREPARED 'third';
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:09:00+00';
 SELECT count(*) FROM revenue_sink.deferred;
--- A deferred event whose own transaction is rolled back is its sender's again.
+-- If the transaction of a deferred event is rolled back, its sender must send the
+-- event again.
 BEGIN;
 SELECT pay('r', 1, '2024-03-01 10:10:00+00');
 PREPARE TRANSACTION 'first';
@@ -281,7 +287,7 @@ ROLLBACK PREPARED 'first';
 SELECT revenue_sink.merge('s');
 SELECT seen('r');
 SELECT pay('r', 1, '2024-03-01 10:10:00+00');
--- An INSERT in a prepared transaction, with savepoints.
+-- A prepared transaction has done INSERTs, in savepoints.
 BEGIN;
 INSERT INTO order_events VALUES ('o', 't1', '2024-03-01 10:11:00+00', 1);
 SAVEPOINT one;
@@ -289,14 +295,14 @@ INSERT INTO order_events VALUES ('o', 't2', '2024-03-01 10:11:00+00', 1);
 ROLLBACK TO one;
 INSERT INTO order_events VALUES ('o', 't3', '2024-03-01 10:11:00+00', 1);
 PREPARE TRANSACTION 'saved';
--- t2 was taken back before, so it is nobody's.
+-- t2 was rolled back to a savepoint before, so no transaction has claimed it.
 SELECT pay('t1', 1, '2024-03-01 10:11:00+00'), pay('t2', 1, '2024-03-01 10:11:00+00'), pay('t3', 1, '2024-03-01 10:11:00+00');
 COMMIT PREPARED 'saved';
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:11:00+00';
 
--- More deferred events than are settled at a time. While they wait, looking at
--- them again changes no counter.
+-- There are more deferred events than are settled at a time. While they wait,
+-- looking at them again changes no counter.
 CREATE FUNCTION many(n int) RETURNS text LANGUAGE sql AS $$
 	SELECT format('%s applied, %s deferred', applied, deferred) FROM revenue_sink.apply('s', array_fill('many'::text, ARRAY[n]),
 		ARRAY(SELECT i::text FROM generate_series(1, n) i), array_fill('2024-03-01 10:13+00'::timestamptz, ARRAY[n]),
@@ -316,7 +322,7 @@ SELECT revenue_sink.merge('s') >= 40000 AS merged;
 SELECT revenue, events FROM fact_revenue_1m WHERE minute = '2024-03-01 10:13:00+00';
 DROP FUNCTION many;
 
--- What would make a prepared transaction harmful is refused.
+-- A transaction that would do harm while it is prepared can't be prepared.
 BEGIN;
 SELECT revenue_sink.merge('s') >= 0 AS done;
 PREPARE TRANSACTION 'bad';
@@ -333,14 +339,14 @@ PREPARE TRANSACTION 'bad';
 BEGIN;
 SELECT revenue_sink.drop_sink('s');
 PREPARE TRANSACTION 'bad';
--- A sink that a prepared transaction has used can't be dropped under it.
+-- A sink that a prepared transaction has used can't be dropped meanwhile.
 BEGIN;
 SELECT pay('u', 1, '2024-03-01 10:12:00+00');
 PREPARE TRANSACTION 'holds it';
 SELECT revenue_sink.drop_sink('s');
 \echo SQLSTATE :SQLSTATE
 ROLLBACK PREPARED 'holds it';
--- The next transaction of the session is free of all that.
+-- The next transaction of the session may do all that.
 BEGIN;
 SELECT pay('u', 1, '2024-03-01 10:12:00+00');
 PREPARE TRANSACTION 'good';

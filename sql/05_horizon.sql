@@ -1,5 +1,5 @@
 --
--- The horizon: what is forgotten, what is late, and what that means for
+-- The horizon: which events expire, which are late, and what that means for
 -- duplicates.
 --
 SET client_min_messages = warning;
@@ -13,40 +13,42 @@ CREATE FUNCTION pay(id text, at time, amount numeric DEFAULT 1) RETURNS text LAN
 PREPARE state AS SELECT watermark, horizon, seen_events FROM revenue_sink.stat_sink WHERE sink = 's';
 PREPARE fact AS SELECT minute, revenue, events FROM fact_revenue_1m ORDER BY minute;
 
--- Nothing to expire, nothing known.
+-- There is nothing to expire, and no watermark.
 SELECT revenue_sink.expire('s');
 EXECUTE state;
 
--- Each of these calls makes a row of its own.
+-- Each of these calls makes a page row of its own.
 SELECT pay('a', '10:00'), pay('b', '10:30'), pay('c', '10:30:00.000001'), pay('d', '11:30');
--- The watermark is 11:30, so all until 10:30 is forgotten.
+-- The watermark is 11:30, so all events up to 10:30 expire.
 SELECT revenue_sink.expire('s');
 EXECUTE state;
 SELECT id, revenue_sink.seen('s', 'o', id) FROM unnest('{a,b,c,d}'::text[]) AS id ORDER BY id;
--- Revenue isn't.
+-- The revenue of expired events stays.
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
 
--- A duplicate of an expired event is late: never counted, and set aside once.
+-- A duplicate of an expired event is late: it never counts, and becomes a dead
+-- letter once.
 SELECT pay('a', '10:00'), pay('b', '10:30'), pay('a', '10:00');
--- So is an event nobody has seen, at the horizon; and just behind it, not.
+-- An event that nobody has seen is late, too, if it is at the horizon, but not if
+-- it is just behind it.
 SELECT pay('e', '10:30'), pay('f', '10:30:00.000001'), pay('f', '10:30:00.000001');
--- In a batch, with all the rest.
+-- Late events come in one call with all other kinds.
 SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o', 'o'], ARRAY['a', 'c', 'g', 'd'],
 	ARRAY['2024-03-01 10:00+00', '2024-03-01 10:30:00.000001+00', '2024-03-01 11:45+00', '2024-03-01 11:30+00']::timestamptz[], ARRAY[1, 1, 1, 2]);
 INSERT INTO order_events VALUES ('o', 'a', '2024-03-01 10:00:00+00', 1), ('o', 'h', '2024-03-01 09:00:00+00', 1);
 SELECT reason, event_id, event_time, amount FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 EXECUTE fact;
 
--- A duplicate with another time: recognized inside the window, as a conflict.
+-- Inside the window, a duplicate with another time is recognized, as a conflict.
 SELECT pay('d', '11:31');
--- Outside the window it can't be: what bears the name of a forgotten event and
--- a new time is a new event. (A retry keeps its event_time; only a source that
--- stamps anew has to widen the window.)
+-- Outside of the window it can't be recognized: an event that has the name of an
+-- expired event and a new time is a new event. (A retry keeps its event_time;
+-- only for a source that stamps its events anew must the window be wider.)
 SELECT pay('a', '11:31');
 EXECUTE fact;
 
--- Idempotent, and the horizon never goes back.
+-- expire() may be repeated, and the horizon never goes back.
 SELECT revenue_sink.expire('s');
 EXECUTE state;
 SELECT revenue_sink.alter_sink('s', dedup_window => '2 hours');
@@ -58,21 +60,22 @@ SELECT revenue_sink.expire('s');
 EXECUTE state;
 SELECT * FROM revenue_sink.check('s');
 
--- A row stays as long as its newest event; what is older in it is late.
+-- A page row stays as long as its newest event; older events in the row are late.
 SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o'], ARRAY['i1', 'i2'],
 	ARRAY['2024-03-01 11:50+00', '2024-03-01 12:30+00']::timestamptz[], ARRAY[1, 1]);
 SELECT revenue_sink.expire('s') > 0 AS expired;
 EXECUTE state;
 SELECT pay('i1', '11:50'), pay('i2', '12:30');
 
--- In a transaction that is rolled back nothing is forgotten, nor late.
+-- If the transaction of an expire() is rolled back, no event has expired and none
+-- is late.
 BEGIN;
 SELECT pay('j', '13:30');
 SELECT revenue_sink.expire('s');
 ROLLBACK;
 EXECUTE state;
 SELECT pay('i2', '12:30'), pay('k', '12:20');
--- Another savepoint's rollback changes nothing of what was forgotten.
+-- Rolling back another savepoint doesn't take the expire() back.
 BEGIN;
 SELECT revenue_sink.create_sink('t', 'fact_t', 'events_t', dedup_window => '1 hour');
 SELECT revenue_sink.apply('t', 'o', id, at, 1) FROM (VALUES ('early', '2024-03-01 10:00+00'::timestamptz),
@@ -86,7 +89,8 @@ DO $$ BEGIN RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN END $$;
 SELECT revenue_sink.apply('t', 'o', 'early', '2024-03-01 10:00+00', 1);
 COMMIT;
 SELECT revenue_sink.apply('t', 'o', 'early', '2024-03-01 10:00+00', 1);
--- What a savepoint has forgotten that was released is its parent's.
+-- What expired in a savepoint that was released belongs to the savepoint around
+-- it.
 BEGIN;
 SELECT revenue_sink.apply('t', 'o', 'later', '2024-03-01 14:00+00', 1);
 COMMIT;
@@ -98,15 +102,15 @@ RELEASE two;
 ROLLBACK TO one;
 COMMIT;
 SELECT revenue_sink.apply('t', 'o', 'late', '2024-03-01 12:00+00', 1);
--- Several sinks in a transaction that is rolled back
+-- Several sinks expire in a transaction that is rolled back.
 BEGIN;
 SELECT pay('j', '13:00');
 SELECT revenue_sink.expire('s') >= 0 AS s, revenue_sink.expire('t') >= 0 AS t;
 ROLLBACK;
 SELECT revenue_sink.apply('t', 'o', 'late', '2024-03-01 12:00+00', 1);
 EXECUTE state;
--- Late events that are counted all the same are no promise: being undecided,
--- they hold nothing back.
+-- Late events that late_policy 'apply' counts are no promise: while their
+-- transaction is undecided, they don't hold the horizon back.
 SELECT revenue_sink.alter_sink('t', late_policy => 'apply');
 SELECT revenue_sink.expire('t') > 0 AS expired;
 BEGIN;
@@ -117,7 +121,8 @@ SELECT revenue_sink.apply('t', 'o', 'very late', '2024-02-01 10:00+00', 1),
 SELECT revenue_sink.expire('t') > 0 AS expired;
 SELECT horizon FROM revenue_sink.stat_sink WHERE sink = 't';
 COMMIT PREPARED 'late';
--- One that isn't late does, though late ones came with it.
+-- An event that isn't late holds the horizon back, though late events came with
+-- it.
 BEGIN;
 SELECT applied FROM revenue_sink.apply('t', ARRAY['o', 'o'], ARRAY['too late', 'in time'],
 	ARRAY['2024-02-01 10:00+00', '2024-03-01 17:30+00']::timestamptz[], ARRAY[1, 1]);
@@ -136,15 +141,15 @@ COMMIT;
 SELECT pay('i2', '12:30'), pay('k', '12:20');
 SELECT * FROM revenue_sink.check('s');
 
--- Undecided events hold it back: if they roll back they come again, and must
--- not be late then.
+-- Events of undecided transactions hold the horizon back: if their transactions
+-- roll back the events come again, and must not be late then.
 BEGIN;
 SELECT pay('l', '13:10');
 PREPARE TRANSACTION 'undecided';
 SELECT pay('m', '15:00');
 SELECT revenue_sink.expire('s') > 0 AS expired;
 EXECUTE state;
--- A deferred event does, too.
+-- A deferred event holds the horizon back, too.
 SELECT pay('l', '13:10');
 ROLLBACK PREPARED 'undecided';
 SELECT revenue_sink.expire('s');
@@ -157,7 +162,7 @@ SELECT pay('l', '13:10');
 SELECT * FROM revenue_sink.check('s');
 
 --
--- late_policy 'apply': late events count, with no promise.
+-- late_policy 'apply': late events count, without a promise.
 --
 SELECT revenue_sink.alter_sink('s', late_policy => 'apply');
 SELECT pay('late', '08:00'), pay('late', '08:00');
@@ -173,7 +178,7 @@ SELECT revenue_sink.drop_sink('s');
 DROP FUNCTION pay;
 
 --
--- Writers: the slowest of those who live says how far it is.
+-- Writers: the slowest live writer decides on the watermark
 --
 SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
 CALL revenue_sink.recover('s', 'job', NULL, 1);
@@ -185,7 +190,8 @@ SELECT revenue_sink.begin_batch('s', 'job', 'slow', 1, 1), revenue_sink.apply('s
 COMMIT;
 SELECT revenue_sink.expire('s');
 EXECUTE state;
--- An event a little behind the slow one isn't late, far as the fast one may be.
+-- An event a little behind the slow writer isn't late, however far ahead the fast
+-- writer is.
 SELECT revenue_sink.apply('s', 'o', '3', '2024-03-01 11:00:01+00', 1), revenue_sink.apply('s', 'o', '4', '2024-03-01 11:00:00+00', 1);
 BEGIN;
 SELECT revenue_sink.begin_batch('s', 'job', 'slow', 1, 2), revenue_sink.apply('s', 'o', '5', '2024-03-01 19:00+00', 1);
@@ -196,8 +202,8 @@ SELECT * FROM revenue_sink.check('s');
 SELECT revenue_sink.drop_sink('s');
 
 --
--- State goes down with what is forgotten: rows and index entries at once; the
--- file's space is used again once VACUUM has been there.
+-- State shrinks when events expire: rows and index entries go at once; the space
+-- in the file is used again after a VACUUM.
 --
 SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
 INSERT INTO order_events SELECT 'o' || i, 'e', '2024-03-01 10:00+00'::timestamptz + i * interval '10 milliseconds', 0.5

@@ -1,5 +1,6 @@
 --
--- Mode 'totals': the processor keeps the sums, and emits them again.
+-- Mode 'totals': the processor keeps the sums, and sends a sum again when it has
+-- changed.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -12,7 +13,7 @@ CREATE FUNCTION put(at time, revenue numeric, version bigint DEFAULT NULL, group
 	SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 00:00:00+00'::timestamptz + at::interval], ARRAY[revenue], ARRAY[group_key], version) $$;
 PREPARE fact AS SELECT minute, group_key, revenue, events FROM totals ORDER BY minute, group_key;
 
--- Set, set again: the last one counts, a replay overwrites.
+-- A total is set twice: the last one counts, and a replay overwrites it.
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:01+00', '2024-03-01 10:02+00']::timestamptz[], ARRAY[40, 7.5]);
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:01+00']::timestamptz[], ARRAY[65]);
 EXECUTE fact;
@@ -21,17 +22,17 @@ EXECUTE fact;
 SELECT revenue_sink.merge('t');
 EXECUTE fact;
 SELECT revenue_sink.merge('t');
--- A correction downwards, after the merge.
+-- A total is corrected downwards after the merge.
 SELECT put('10:01', 64);
 EXECUTE fact;
--- Twice in one call: the last one.
+-- A minute comes twice in one call: the last total counts.
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:03+00', '2024-03-01 10:03+00']::timestamptz[], ARRAY[1, 2]);
--- Groups: NULL is ''.
+-- The group key NULL is ''.
 SELECT revenue_sink.upsert('t', ARRAY(SELECT '2024-03-01 10:03+00'::timestamptz FROM generate_series(1, 3)), ARRAY[3, 4, 5], ARRAY[NULL, 'EUR', 'eur']);
 EXECUTE fact;
 SELECT revenue_sink.upsert('t', '{}', '{}');
 
--- Versions: the highest wins, in whatever order they come.
+-- The highest version wins, in whatever order the versions come.
 SELECT put('10:04', 100, 5), put('10:04', 90, 4), put('10:04', 80, 3);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
 SELECT revenue_sink.merge('t') > 0 AS merged;
@@ -41,30 +42,36 @@ SELECT revenue_sink.merge('t') > 0 AS merged;
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
 SELECT put('10:04', 110, 6);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
--- The same version: the last commit.
+-- Of equal versions, the last commit wins.
 SELECT put('10:04', 111, 6);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
 SELECT revenue_sink.merge('t') > 0 AS merged;
 SELECT put('10:04', 112, 6);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
--- A NULL version: the last commit.
+-- Of totals without a version, the last commit wins.
 SELECT put('10:04', 113);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
 SELECT revenue_sink.merge('t') > 0 AS merged;
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
--- After it, an older version still is one, and a higher one wins.
+-- After a NULL version, a version older than the highest one still loses, and a
+-- higher one wins.
 SELECT put('10:04', 1, 5);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
 SELECT put('10:04', 120, 7);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
 SELECT revenue_sink.merge('t') > 0 AS merged;
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
--- The ends of the range.
+-- Before a merge, too, a version that is committed after a NULL version wins.
+SELECT put('10:04', 121);
+SELECT put('10:04', 122, 8);
+SELECT revenue FROM totals WHERE minute = '2024-03-01 10:04+00';
+-- Versions may be at the ends of bigint's range.
 SELECT put('10:05', 1, -9223372036854775808), put('10:05', 2, 9223372036854775807), put('10:05', 3, 0), put('10:05', 4, -1);
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:05+00';
 
--- The last commit, not the last call: what a prepared transaction says counts
--- when it is committed ... as of its PREPARE, which is its last word.
+-- The last commit wins, not the last call: the total of a prepared transaction
+-- counts when the transaction is committed ... and ranks by its PREPARE, which is
+-- the last time that the transaction can write.
 BEGIN;
 SELECT put('10:06', 1);
 SAVEPOINT one;
@@ -84,8 +91,8 @@ SELECT revenue FROM totals WHERE minute = '2024-03-01 10:06+00';
 COMMIT PREPARED 'totals';
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:06+00';
 
--- With a writer's batches, (epoch, number) stands in for the version: what a
--- former epoch has to say comes too late.
+-- In a writer's batches, (epoch, number) takes the place of the version: a total
+-- from a former epoch comes too late.
 CALL revenue_sink.open_writer('t', 'job', 'w', epoch => 1);
 BEGIN;
 SELECT revenue_sink.begin_batch('t', 'job', 'w', 1, 2), put('10:07', 20);
@@ -97,8 +104,18 @@ COMMIT;
 SELECT revenue FROM totals WHERE minute = '2024-03-01 10:07+00';
 SELECT revenue_sink.begin_batch('t', 'job', 'w', 1, 3);
 SELECT job, writer, epoch, last_number, events FROM revenue_sink.writer WHERE sink = 't';
+-- A NULL version from a batch wins over the version before it, and the same version
+-- after it wins over that, merged or not.
+SELECT put('10:07', 22, 1);
+BEGIN;
+SELECT revenue_sink.begin_batch('t', 'job', 'w', 2, 2), put('10:07', 23);
+COMMIT;
+SELECT revenue FROM totals WHERE minute = '2024-03-01 10:07+00';
+SELECT revenue_sink.merge('t') > 0 AS merged;
+SELECT put('10:07', 24, 1);
+SELECT revenue FROM totals WHERE minute = '2024-03-01 10:07+00';
 
--- INSERT and COPY set totals, too; each row has a version of its own.
+-- INSERT and COPY set totals, too; each row has its own version.
 INSERT INTO total_events VALUES ('2024-03-01 10:08+00', '', 1, 2), ('2024-03-01 10:08+00', '', 2, 1), ('2024-03-01 10:08+00', 'EUR', 3, NULL);
 INSERT INTO total_events (revenue, minute) VALUES (9, '2024-03-01 10:09+00') RETURNING *;
 \set QUIET off
@@ -112,13 +129,13 @@ INSERT INTO total_events VALUES ('2024-03-01 10:09+00', NULL, 10, NULL) ON CONFL
 SELECT minute, group_key, revenue FROM totals WHERE minute >= '2024-03-01 10:08+00' ORDER BY 1, 2;
 SELECT * FROM total_events;
 
--- Buckets are the sink's.
+-- The sink's buckets decide which times are valid.
 SELECT revenue_sink.create_sink('hours', 'hours', 'hour_events', mode => 'totals', bucket => '1 hour');
 SELECT revenue_sink.upsert('hours', ARRAY['2024-03-01 10:00+00']::timestamptz[], ARRAY[1]);
 SELECT revenue_sink.upsert('hours', ARRAY['2024-03-01 10:01+00']::timestamptz[], ARRAY[1]);
 SELECT * FROM hours;
 
--- Bad totals, and nothing of their call stays.
+-- Bad totals are refused, and nothing of their call stays.
 SELECT put('10:10:30', 1);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:10+00', NULL]::timestamptz[], ARRAY[1, 1]);
@@ -145,13 +162,14 @@ COPY total_events FROM STDIN;
 \N		1	1
 \.
 SELECT count(*) FROM totals WHERE minute >= '2024-03-01 10:10+00';
--- Merging in a transaction that has upserted would decide too early.
+-- A merge in a transaction that has called upsert() would rank the totals too
+-- early.
 BEGIN;
 SELECT put('10:10', 1);
 SELECT revenue_sink.merge('t');
 \echo SQLSTATE :SQLSTATE
 ROLLBACK;
--- There is nothing to expire, and nothing to find fault with.
+-- A sink in mode 'totals' has nothing to expire, and check() finds no problem.
 SELECT revenue_sink.expire('t');
 SELECT * FROM revenue_sink.check('t');
 SELECT applied > 0 AS applied, duplicate, deferred, conflict, late, rejected, batches, seen_events, index_state, index_percent

@@ -1,5 +1,5 @@
 --
--- Writers: epochs, batches, offsets, in one phase.
+-- Writers: epochs, batches and offsets in one phase.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -18,7 +18,7 @@ PREPARE writers AS SELECT job, writer, epoch, last_number, events, newest_event_
 --
 -- Opening
 --
--- Nobody has opened w1.
+-- Nobody has opened the writer w1.
 SELECT batch('w1', 1, 1);
 \echo SQLSTATE :SQLSTATE
 CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 1);
@@ -27,19 +27,19 @@ CALL revenue_sink.open_writer('s', 'job', 'w2', epoch => 2);
 CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 3);
 CALL revenue_sink.open_writer('s', 'other job', 'w1', epoch => 1);
 EXECUTE writers;
--- A token of the caller's own: higher, it becomes the epoch; equal, the call is
--- a repetition; lower, the caller is the zombie.
+-- The caller brings an epoch of its own: a higher one becomes the epoch; with an
+-- equal one the call is a repetition; with a lower one the caller is the zombie.
 CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 100);
 CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 100);
 CALL revenue_sink.open_writer('s', 'job', 'w1', NULL, 99);
 \echo SQLSTATE :SQLSTATE
 CALL revenue_sink.open_writer('s', 'job', 'w1', NULL, 3);
 CALL revenue_sink.open_writer('s', 'job', 'w1', NULL, 101);
--- Other writers of the job go on.
+-- The epochs of other writers of the job don't change.
 CALL revenue_sink.open_writer('s', 'job', 'w2', NULL, 50);
 CALL revenue_sink.open_writer('s', 'job', 'w3', NULL, 102);
 EXECUTE writers;
--- For a whole job
+-- An epoch is opened for the whole job.
 CALL revenue_sink.recover('s', 'job', NULL, 103);
 EXECUTE writers;
 CALL revenue_sink.recover('s', 'job', NULL, 200);
@@ -48,35 +48,37 @@ CALL revenue_sink.recover('s', 'job', NULL, 199);
 \echo SQLSTATE :SQLSTATE
 CALL revenue_sink.open_writer('s', 'job', 'w1', NULL, 150);
 \echo SQLSTATE :SQLSTATE
--- A writer that nobody has opened may begin with the epoch that recover gave.
+-- A writer that nobody has opened may begin a batch with the epoch that recover()
+-- has opened.
 BEGIN;
 SELECT batch('w4', 200, 1), pay('w4-1');
 COMMIT;
 EXECUTE writers;
--- NULL: the server chooses, and always higher than all that the job has had, of
--- whomever, tokens included. Which number that is, is nobody's business.
+-- With NULL the server chooses the epoch, which is always higher than all that
+-- the job has had, of any writer and from any source. The number itself means
+-- nothing.
 CALL revenue_sink.open_writer('s', 'given', 'w1') \gset a_
 CALL revenue_sink.open_writer('s', 'given', 'w2') \gset b_
 CALL revenue_sink.open_writer('s', 'given', 'w1') \gset c_
 SELECT :a_epoch > 0 AS a, :b_epoch > :a_epoch AS b, :c_epoch > :b_epoch AS c;
 SELECT writer, CASE epoch WHEN :c_epoch THEN 'c' WHEN :b_epoch THEN 'b' END AS epoch
 FROM revenue_sink.writer WHERE sink = 's' AND job = 'given' ORDER BY writer;
-SELECT :c_epoch + 1000 AS token \gset
-CALL revenue_sink.open_writer('s', 'given', 'w2', epoch => :token) \gset d_
+SELECT :c_epoch + 1000 AS own \gset
+CALL revenue_sink.open_writer('s', 'given', 'w2', epoch => :own) \gset d_
 CALL revenue_sink.open_writer('s', 'given', 'w3') \gset e_
 CALL revenue_sink.recover('s', 'given', NULL) \gset f_
 CALL revenue_sink.recover('s', 'given', NULL) \gset g_
 CALL revenue_sink.open_writer('s', 'given', 'w2') \gset h_
-SELECT :d_epoch = :token AS d, :e_epoch > :d_epoch AS e, :f_epoch > :e_epoch AS f, :g_epoch > :f_epoch AS g, :h_epoch > :g_epoch AS h;
+SELECT :d_epoch = :own AS d, :e_epoch > :d_epoch AS e, :f_epoch > :e_epoch AS f, :g_epoch > :f_epoch AS g, :h_epoch > :g_epoch AS h;
 SELECT writer, CASE epoch WHEN :h_epoch THEN 'h' WHEN :g_epoch THEN 'g' END AS epoch
 FROM revenue_sink.writer WHERE sink = 's' AND job = 'given' ORDER BY writer;
--- To the end: there is one number left here, then none.
+-- At the end of bigint's range there is one number left, and then none.
 CALL revenue_sink.open_writer('s', 'given', 'w4', epoch => 9223372036854775806) \gset i_
 CALL revenue_sink.open_writer('s', 'given', 'w4') \gset j_
 SELECT :j_epoch > :i_epoch AS j;
 CALL revenue_sink.open_writer('s', 'given', 'w4');
 \echo SQLSTATE :SQLSTATE
--- Odd names; zero and the largest numbers.
+-- Names may be odd; an epoch may be zero or the largest number.
 CALL revenue_sink.open_writer('s', 'job '' "x"', E'w\n\t', epoch => 0);
 CALL revenue_sink.open_writer('s', 'last', 'w', epoch => 9223372036854775807);
 CALL revenue_sink.open_writer('s', 'last', 'w');
@@ -85,7 +87,8 @@ BEGIN;
 SELECT revenue_sink.begin_batch('s', 'last', 'w', 9223372036854775807, 9223372036854775807);
 COMMIT;
 SELECT revenue_sink.begin_batch('s', 'last', 'w', 9223372036854775807, 9223372036854775807);
--- Refused: negative tokens, NULLs, a transaction block, a function.
+-- Refused are negative epochs, NULLs, a call in a transaction block, and a call
+-- in a function.
 CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => -1);
 \echo SQLSTATE :SQLSTATE
 CALL revenue_sink.open_writer(NULL, 'job', 'w1');
@@ -111,7 +114,7 @@ BEGIN
 END $$;
 SELECT calls();
 DROP FUNCTION calls;
--- A block on its own is no transaction block.
+-- A DO block on its own is no transaction block.
 DO $$
 DECLARE
 	epoch bigint := 1;
@@ -131,11 +134,12 @@ BEGIN;
 SELECT batch('w1', 300, 1);
 SELECT pay('a'), pay('b', '10:02');
 COMMIT;
--- The lost answer: this number is done, skip it.
+-- The answer to COMMIT was lost: false says that this number is done, and is to
+-- be skipped.
 BEGIN;
 SELECT batch('w1', 300, 1);
 COMMIT;
--- Rolled back is not done.
+-- A batch that was rolled back is not done.
 BEGIN;
 SELECT batch('w1', 300, 2), pay('c');
 ROLLBACK;
@@ -143,7 +147,7 @@ BEGIN;
 SELECT batch('w1', 300, 2), pay('c');
 COMMIT;
 SELECT batch('w1', 300, 2), batch('w1', 300, 1);
--- Numbers may have gaps, and an empty batch is one, but there is no way back.
+-- Numbers may have gaps, and a batch may be empty, but a lower number is refused.
 BEGIN;
 SELECT batch('w1', 300, 5);
 COMMIT;
@@ -153,12 +157,13 @@ SELECT batch('w1', 300, 3);
 SELECT batch('w1', 300, 5);
 SELECT batch('w1', 300, -1);
 \echo SQLSTATE :SQLSTATE
--- An epoch that is not the current one.
+-- The epoch is not the current one.
 SELECT batch('w1', 299, 6);
 \echo SQLSTATE :SQLSTATE
 SELECT batch('w1', 301, 6);
 \echo SQLSTATE :SQLSTATE
--- In a subtransaction as anywhere (see 17_savepoints). Not twice, not after writing.
+-- A batch may begin in a subtransaction (see 17_savepoints), but not twice in a
+-- transaction, nor after the transaction has written.
 BEGIN;
 SAVEPOINT one;
 SELECT batch('w1', 300, 6);
@@ -190,8 +195,8 @@ BEGIN;
 SELECT revenue_sink.store_offsets('s', 'early', '{0}', '{1}');
 SELECT batch('w1', 300, 7);
 ROLLBACK;
--- NULL for an argument is an error: NULL for an answer would be taken for
--- false, and the batch be skipped.
+-- NULL as an argument is an error: if the answer were NULL, the caller would take
+-- it for false and skip the batch.
 SELECT revenue_sink.begin_batch(NULL, 'job', 'w1', 300, 7);
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.begin_batch('s', NULL, 'w1', 300, 7);
@@ -202,14 +207,14 @@ SELECT batch('w1', NULL, 7);
 \echo SQLSTATE :SQLSTATE
 SELECT batch('w1', 300, NULL);
 \echo SQLSTATE :SQLSTATE
--- In a read-only transaction
+-- No batch begins in a read-only transaction.
 BEGIN READ ONLY;
 SELECT batch('w1', 300, 7);
 \echo SQLSTATE :SQLSTATE
 ROLLBACK;
 EXECUTE writers;
--- In a new epoch the numbers begin again; those of the old one answer for
--- nothing. Dedup takes care of what comes twice.
+-- In a new epoch the numbers begin again; batches of the old epoch don't answer
+-- for those of the new one. Deduplication finds the events that come twice.
 CALL revenue_sink.open_writer('s', 'job', 'w1', epoch => 301);
 BEGIN;
 SELECT batch('w1', 301, 1), pay('a'), pay('e');
@@ -218,20 +223,21 @@ SELECT batch('w1', 300, 1);
 \echo SQLSTATE :SQLSTATE
 EXECUTE writers;
 SELECT batches FROM revenue_sink.stat_sink WHERE sink = 's';
--- A prepared batch is done, as far as its writer is concerned.
+-- For its writer, a prepared batch is done.
 BEGIN;
 SELECT batch('w1', 301, 2), pay('f');
 PREPARE TRANSACTION 'batch two';
 SELECT batch('w1', 301, 2);
 ROLLBACK PREPARED 'batch two';
--- A batch of one sink may write to another one.
+-- A batch of one sink may also write to another sink.
 SELECT revenue_sink.create_sink('s2', 'fact2', 'events2');
 BEGIN;
 SELECT batch('w1', 301, 3), revenue_sink.apply('s2', 'o', 'x', '2024-03-01 10:01:00+00', 1), pay('g');
 COMMIT;
 SELECT last_number, events FROM revenue_sink.writer WHERE writer = 'w1' AND job = 'job';
 SELECT revenue_sink.drop_sink('s2');
--- Events that a batch applies through the view, and those it takes back.
+-- A batch applies events through the ingest view, and rolls some of them back to
+-- a savepoint.
 BEGIN;
 SELECT batch('w1', 301, 4);
 INSERT INTO order_events VALUES ('o', 'h', '2024-03-01 10:03:00+00', 1), ('o', 'a', '2024-03-01 10:01:00+00', 1);
@@ -253,20 +259,22 @@ SELECT * FROM revenue_sink.offsets('s') ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s', 'other') ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s', 'nothing') ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s', '''; DROP TABLE x; --') ORDER BY 1, 2;
--- A rewind is an offset like any other: the last word counts.
+-- A rewind is an offset like any other: the last offset counts.
 SELECT revenue_sink.store_offsets('s', 'topic', '{2}', '{5}');
 SELECT * FROM revenue_sink.offsets('s', 'topic') ORDER BY 1, 2;
--- Twice in one call: the last one. No partitions: nothing.
+-- Of two offsets of one partition in a call, the last one counts. A call without
+-- partitions does nothing.
 SELECT revenue_sink.store_offsets('s', 'topic', '{3,3}', '{7,6}');
 SELECT revenue_sink.store_offsets('s', 'topic', '{}', '{}');
--- With the events, or not at all.
+-- Offsets are stored together with the events, or not at all.
 BEGIN;
 SELECT pay('j', '10:05'), revenue_sink.store_offsets('s', 'topic', '{0}', '{11}');
 SELECT * FROM revenue_sink.offsets('s', 'topic') ORDER BY 1, 2;
 ROLLBACK;
 SELECT * FROM revenue_sink.offsets('s', 'topic') ORDER BY 1, 2;
 SELECT revenue_sink.seen('s', 'o', 'j');
--- Of batches, the highest epoch and number; a rewind within one works, too.
+-- Of the offsets of batches, that of the highest epoch and number counts; a
+-- rewind within a batch works, too.
 BEGIN;
 SELECT batch('w1', 301, 5), revenue_sink.store_offsets('s', 'batched', '{0}', '{100}');
 COMMIT;
@@ -282,7 +290,7 @@ SELECT revenue_sink.store_offsets('s', 'batched', '{0}', '{70}');
 ROLLBACK TO one;
 COMMIT;
 SELECT * FROM revenue_sink.offsets('s', 'batched');
--- Bad ones
+-- Bad offsets are refused.
 SELECT revenue_sink.store_offsets(NULL, 'topic', '{0}', '{1}');
 \echo SQLSTATE :SQLSTATE
 SELECT revenue_sink.store_offsets('s', NULL, '{0}', '{1}');

@@ -1,6 +1,7 @@
 --
 -- Privileges are ordinary ones, on the two views of a sink: INSERT on the ingest
--- view to write, SELECT on the fact view to read, and its owner for the rest.
+-- view is the right to write, SELECT on the fact view is the right to read, and
+-- the views' owner may do the rest.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -18,7 +19,7 @@ CREATE SCHEMA regress_shop;
 GRANT USAGE ON SCHEMA regress_shop TO PUBLIC;
 GRANT CREATE ON SCHEMA regress_shop TO regress_rsink_owner, regress_rsink_heir;
 
--- Whoever may create views may create a sink, of views of his own.
+-- Whoever may create views may create a sink, whose views he then owns.
 SET ROLE regress_rsink_nobody;
 SELECT revenue_sink.create_sink('shop', 'regress_shop.fact', 'regress_shop.events');
 \echo SQLSTATE :SQLSTATE
@@ -29,7 +30,8 @@ SET ROLE regress_rsink_heir;
 SELECT revenue_sink.create_sink('shop', 'regress_shop.f', 'regress_shop.e');
 SELECT revenue_sink.create_sink('secret', 'regress_shop.secret_fact', 'regress_shop.secret_events', mode => 'totals');
 
--- What one may do: a line a call, with its SQLSTATE (42501 is "permission denied").
+-- This function shows what a role may do: a line per call, with its SQLSTATE
+-- (42501 is "permission denied").
 RESET ROLE;
 CREATE FUNCTION regress_shop.may(as_role text) RETURNS TABLE (call text, answer text) LANGUAGE plpgsql AS $$
 DECLARE
@@ -59,7 +61,7 @@ BEGIN
 			EXECUTE format('SET LOCAL ROLE %I', as_role);
 			EXECUTE call;
 			RESET ROLE;
-			-- undo what was done, so that every role finds the same
+			-- undo the call, so that every role finds the same state
 			RAISE EXCEPTION USING ERRCODE = 'TTTTT', MESSAGE = 'ok';
 		EXCEPTION WHEN OTHERS THEN
 			GET STACKED DIAGNOSTICS message = MESSAGE_TEXT;
@@ -72,8 +74,8 @@ END $$;
 SELECT * FROM regress_shop.may('regress_rsink_nobody');
 SELECT * FROM regress_shop.may('regress_rsink_writer');
 
--- INSERT on the ingest view is enough to write, by every door, and to find
--- out where to go on; SELECT on the fact view is enough to read.
+-- INSERT on the ingest view is enough to write, by every door, and to read the
+-- stored offsets; SELECT on the fact view is enough to read.
 SET ROLE regress_rsink_owner;
 GRANT INSERT ON regress_shop.events TO regress_rsink_writer;
 GRANT SELECT ON regress_shop.fact TO regress_rsink_reader;
@@ -81,11 +83,11 @@ RESET ROLE;
 SELECT * FROM regress_shop.may('regress_rsink_writer');
 SELECT * FROM regress_shop.may('regress_rsink_reader');
 SELECT * FROM regress_shop.may('regress_rsink_owner');
--- A member of the owner's role is as good as the owner; a superuser may all.
+-- A member of the owner's role may do what the owner may; a superuser may do all.
 SELECT * FROM regress_shop.may('regress_rsink_member') EXCEPT SELECT * FROM regress_shop.may('regress_rsink_owner');
 SELECT * FROM regress_shop.may(current_user) WHERE answer <> 'ok';
 
--- A writer writes.
+-- The writer writes.
 SET ROLE regress_rsink_writer;
 CALL revenue_sink.open_writer('shop', 'job', 'w', epoch => 1);
 CALL revenue_sink.recover('shop', 'job', NULL, 2);
@@ -99,12 +101,12 @@ o	three	2024-03-01 10:01+00	4	\N
 SELECT revenue_sink.apply('shop', 'o', 'three', '2024-03-01 10:01+00', 5);
 SELECT revenue_sink.store_offsets('shop', 'topic', '{0}', '{1}');
 COMMIT;
--- Finishing what a former incarnation left behind is the owner's.
+-- Only the owner may finish what a former incarnation has left prepared.
 CALL revenue_sink.open_writer('shop', 'job', 'w', 5);
 \echo SQLSTATE :SQLSTATE
 CALL revenue_sink.recover('shop', 'job', 5);
 \echo SQLSTATE :SQLSTATE
--- A reader reads, and writes nothing.
+-- The reader reads, and may not write.
 SET ROLE regress_rsink_reader;
 SELECT minute, revenue, events FROM regress_shop.fact;
 SELECT revenue_sink.begin_batch('shop', 'job', 'w', 2, 2);
@@ -114,7 +116,7 @@ CALL revenue_sink.recover('shop', 'job', NULL);
 \copy regress_shop.events FROM /dev/null
 RESET ROLE;
 
--- The views show what concerns one.
+-- The extension's views show each role only the sinks that concern it.
 CREATE FUNCTION regress_shop.sees(as_role text) RETURNS TABLE (role text, sinks text, stats bigint, rejected bigint, deferred bigint, writers bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -130,7 +132,7 @@ SELECT * FROM regress_shop.sees('regress_rsink_reader');
 SELECT * FROM regress_shop.sees('regress_rsink_heir');
 SELECT * FROM regress_shop.sees('regress_rsink_nobody');
 SELECT sinks, stats, rejected, deferred, writers FROM regress_shop.sees(current_user);
--- Nobody's function gets to see the rows of others through the views.
+-- A user's function in a query doesn't get to see the rows of others.
 CREATE FUNCTION regress_shop.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$
 BEGIN
 	RAISE NOTICE 'leaked: %', $1;
@@ -142,8 +144,8 @@ SELECT * FROM revenue_sink.rejected_event WHERE regress_shop.leak(order_id);
 SELECT sink FROM revenue_sink.sink WHERE regress_shop.leak(sink);
 RESET ROLE;
 
--- No table of the schema is open to anyone by hand; the owner of the views can
--- read what they read, and no more.
+-- No table of the schema is open to any role; the owner of the views has SELECT
+-- on the tables that the views read, and no more.
 SELECT r.rolname AS role, regexp_replace(c.relname, '_\d+$', '_N') AS "table", p.privilege
 FROM (SELECT * FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'r') AS c
 	CROSS JOIN (SELECT * FROM pg_roles WHERE rolname ~ '^regress_rsink') AS r
@@ -160,13 +162,14 @@ INSERT INTO revenue_sink.ledger VALUES (1);
 SELECT * FROM revenue_sink.dead_letter_event;
 INSERT INTO revenue_sink.stat_sink (sink) VALUES ('x');
 DELETE FROM revenue_sink.deferred;
--- Nor through the ingest view, which is none to be updated.
+-- The tables can't be changed through the ingest view either, which takes no
+-- updates.
 UPDATE regress_shop.events SET event_time = now();
 DELETE FROM regress_shop.events;
 \set VERBOSITY default
 RESET ROLE;
 
--- Privileges end when they are revoked.
+-- A privilege ends when it is revoked.
 REVOKE INSERT ON regress_shop.events FROM regress_rsink_writer;
 REVOKE SELECT ON regress_shop.fact FROM regress_rsink_reader;
 SET ROLE regress_rsink_writer;
@@ -178,7 +181,8 @@ RESET ROLE;
 GRANT INSERT ON regress_shop.events TO regress_rsink_writer;
 GRANT SELECT ON regress_shop.fact TO regress_rsink_reader;
 
--- A new owner: of both views. alter_sink() gives it the rights that it needs.
+-- Both views get a new owner. alter_sink() gives the new owner the rights on the
+-- tables.
 ALTER VIEW regress_shop.fact OWNER TO regress_rsink_heir;
 ALTER VIEW regress_shop.events OWNER TO regress_rsink_heir;
 SET ROLE regress_rsink_owner;
@@ -197,11 +201,11 @@ INSERT INTO regress_shop.events VALUES ('o', 'five', '2024-03-01 10:01+00', 8);
 RESET ROLE;
 SELECT * FROM regress_shop.may('regress_rsink_heir') WHERE answer <> 'ok';
 SELECT * FROM regress_shop.sees('regress_rsink_owner');
--- The former owner has none any more.
+-- The former owner has no rights on the tables any more.
 SELECT count(*) FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'r'
 	AND has_table_privilege('regress_rsink_owner', oid, 'SELECT');
 
--- The extension is its owner's.
+-- Only the extension's owner may drop it.
 SET ROLE regress_rsink_heir;
 DROP EXTENSION revenue_sink CASCADE;
 \echo SQLSTATE :SQLSTATE

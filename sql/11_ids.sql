@@ -10,19 +10,20 @@ SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
 CREATE FUNCTION pay(order_id text, event_id text) RETURNS text LANGUAGE sql AS $$
 	SELECT revenue_sink.apply('s', order_id, event_id, '2024-03-01 10:01:00+00', 1) $$;
 
--- Where an order's id ends matters.
+-- It matters where an order_id ends and the event_id begins.
 SELECT pay('a', 'bc'), pay('ab', 'c'), pay('abc', ' '), pay('a', 'bc');
--- Letters and digits are what they are, blanks as well.
+-- Letter case counts, and so do blanks and leading zeros.
 SELECT pay('A', 'bc'), pay('a ', 'bc'), pay('a', 'bc '), pay('7', '1'), pay('07', '1');
--- Bytes count, not what they look like: precomposed and combining.
+-- The bytes of an id count, not its look: precomposed and combining characters
+-- differ.
 SELECT pay(U&'\00E9', '1'), pay(U&'e\0301', '1'), pay(U&'\00E9', '1');
--- Ids that differ in their last byte only.
+-- These ids differ in their last byte only.
 SELECT pay(repeat('x', 1024), '1'), pay(repeat('x', 1023) || 'y', '1'), pay(repeat('x', 1023), 'x1'),
 	pay(repeat('x', 1024), '1');
--- All of that in one call.
+-- One call has all of these ids.
 SELECT * FROM revenue_sink.apply('s', '{a,ab,abc,b}', '{bc,c," ",bc}',
 	array_fill('2024-03-01 10:01:00+00'::timestamptz, '{4}'), '{1,1,1,1}');
--- Another sink has never heard of them.
+-- Another sink doesn't know these events.
 SELECT revenue_sink.create_sink('other', 'other_fact', 'other_events', dedup_window => '1000 days');
 SELECT revenue_sink.apply('other', 'a', 'bc', '2024-03-01 10:01:00+00', 1);
 SELECT revenue, events FROM fact_revenue_1m;

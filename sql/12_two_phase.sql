@@ -1,5 +1,6 @@
 --
--- Two-phase commit: a batch is prepared, held, and finished by the checkpoint.
+-- Two-phase commit: a batch is prepared, stays in doubt, and is finished by its
+-- checkpoint.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -7,7 +8,7 @@ RESET client_min_messages;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 \set SHOW_CONTEXT never
--- Nobody ever waits for what is held: any wait is an error here.
+-- Nobody waits for a prepared batch: any wait is an error here.
 SET lock_timeout = '200ms';
 SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
 CREATE FUNCTION batch(writer text, number bigint, job text DEFAULT 'job') RETURNS boolean LANGUAGE sql AS $$
@@ -15,7 +16,7 @@ CREATE FUNCTION batch(writer text, number bigint, job text DEFAULT 'job') RETURN
 		(SELECT max(epoch) FROM revenue_sink.epoch e WHERE e.job = batch.job), number) $$;
 CREATE FUNCTION pay(id text, at text DEFAULT '10:01') RETURNS text LANGUAGE sql AS $$
 	SELECT revenue_sink.apply('s', 'o', id, ('2024-03-01 ' || at || '+00')::timestamptz, 1) $$;
--- What differs from run to run: a gid holds numbers of the database.
+-- Messages differ from run to run, because a gid has numbers of the database.
 CREATE FUNCTION plain(message text) RETURNS text LANGUAGE sql AS $$
 	SELECT regexp_replace(message, 'rs:[^"]*', '<gid>', 'g') $$;
 PREPARE held AS SELECT job, writer, epoch, number, events, state, age >= '0' AND age < '1 hour' AS aged
@@ -32,7 +33,8 @@ SELECT revenue_sink.pre_commit('s') AS gid \gset
 SELECT revenue_sink.pre_commit('s') = :'gid' AS "the same again", revenue_sink.outcome(:'gid');
 SELECT :'gid' ~ '^rs:[0-9a-f]{16}:[0-9]+:job:w1:1:1:[0-9]+:[0-9a-f]{16}$' AS form;
 PREPARE TRANSACTION :'gid';
--- Held: nobody sees its revenue or its offsets, its events are deferred, its number is taken.
+-- While the batch is in doubt nobody sees its revenue or its offsets, its events
+-- are deferred elsewhere, and its number is taken.
 EXECUTE held;
 EXECUTE fact;
 SELECT * FROM revenue_sink.offsets('s', 'log');
@@ -41,17 +43,17 @@ BEGIN;
 SELECT batch('w1', 1);
 COMMIT;
 CALL revenue_sink.commit_prepared(:'gid');
--- The answer is lost, the call comes again; and again much later.
+-- The answer is lost and the call comes again, at once and much later.
 CALL revenue_sink.commit_prepared(:'gid');
 EXECUTE held;
 EXECUTE fact;
 SELECT * FROM revenue_sink.offsets('s', 'log');
 SELECT revenue_sink.outcome(:'gid'), revenue_sink.seen('s', 'o', 'a');
--- The deferred copy is settled as the duplicate that it is.
+-- The deferred copy is settled as a duplicate.
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT count(*) FROM revenue_sink.deferred;
 EXECUTE fact;
--- What is committed can't be rolled back any more.
+-- A committed batch can't be rolled back any more.
 \set VERBOSITY sqlstate
 CALL revenue_sink.rollback_prepared(:'gid');
 \set VERBOSITY default
@@ -61,7 +63,7 @@ SELECT batch('w1', 1);
 COMMIT;
 
 --
--- Given up
+-- The batch is rolled back
 --
 BEGIN;
 SELECT batch('w1', 2), pay('b');
@@ -75,7 +77,8 @@ SELECT revenue_sink.outcome(:'gid');
 CALL revenue_sink.commit_prepared(:'gid');
 \set VERBOSITY default
 SELECT plain(:'LAST_ERROR_MESSAGE');
--- Now the copy is the one that counts; the number is used up in this epoch.
+-- Now the deferred copy counts; the batch's number can't be begun again in this
+-- epoch.
 SELECT revenue_sink.merge('s') > 0 AS merged;
 EXECUTE fact;
 BEGIN;
@@ -84,7 +87,8 @@ ROLLBACK;
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 
 --
--- A checkpoint of several writers on the same minute and offsets, others held
+-- A checkpoint has batches of several writers on the same minute and offsets;
+-- other batches stay in doubt
 --
 BEGIN;
 SELECT batch('w1', 3), pay('c'), revenue_sink.store_offsets('s', 'log', '{0}', '{30}');
@@ -109,7 +113,8 @@ CALL revenue_sink.commit_checkpoint('s', 'job', 3, ARRAY[:'gid1', :'gid2']);
 EXECUTE held;
 EXECUTE fact;
 SELECT * FROM revenue_sink.offsets('s', 'log');
--- One is missing: refused, and nothing is changed.
+-- A batch of the checkpoint is missing: the call is refused, and nothing is
+-- changed.
 CALL revenue_sink.rollback_prepared(:'gid4');
 \set VERBOSITY sqlstate
 CALL revenue_sink.commit_checkpoint('s', 'job', 4, ARRAY[:'gid3', :'gid4']);
@@ -124,7 +129,8 @@ SELECT revenue_sink.merge('s') > 0 AS merged;
 EXECUTE held;
 EXECUTE fact;
 SELECT * FROM revenue_sink.offsets('s', 'log');
--- Nothing to do is no error: the last checkpoint, an empty one, an unknown job.
+-- It is no error if there is nothing to do: for the last checkpoint again, for an
+-- empty one, for an unknown job.
 CALL revenue_sink.commit_checkpoint('s', 'job', 4);
 CALL revenue_sink.commit_checkpoint('s', 'job', 99, ARRAY[]::text[]);
 CALL revenue_sink.commit_checkpoint('s', 'nobody', 99);
@@ -160,7 +166,7 @@ ROLLBACK;
 BEGIN;
 SELECT batch('w1', 8);
 SAVEPOINT a;
--- no error: a savepoint may be there
+-- This is no error: a savepoint may be open.
 SELECT revenue_sink.pre_commit('s') AS early \gset
 RELEASE a;
 SELECT revenue_sink.pre_commit('s') = :'early' AS "the same again";
@@ -189,12 +195,12 @@ CALL revenue_sink.commit_prepared('');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 CALL revenue_sink.rollback_prepared('131075_aGVsbG8=_d29ybGQ=');
 SELECT revenue_sink.outcome(''), revenue_sink.outcome('rs:1:2'), revenue_sink.outcome(NULL);
--- A gid that somebody has changed is nobody's.
+-- A gid that somebody has changed is unknown.
 SELECT revenue_sink.outcome(regexp_replace(:'gid', ':w1:', ':w2:')) AS writer,
 	revenue_sink.outcome(:'gid' || '0') AS longer,
 	revenue_sink.outcome(upper(:'gid')) AS upper,
 	revenue_sink.outcome(:'gid') AS untouched;
--- In a read-only transaction one may ask.
+-- outcome() may be called in a read-only transaction.
 BEGIN READ ONLY;
 SELECT revenue_sink.outcome(:'gid');
 SELECT revenue_sink.pre_commit('s');
@@ -202,7 +208,8 @@ ROLLBACK;
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 
 --
--- A batch that was never prepared; one that is prepared under another name
+-- A batch was never prepared; another one is prepared under a name of the
+-- client's own
 --
 BEGIN;
 SELECT batch('w1', 9), pay('j');
@@ -218,7 +225,7 @@ EXECUTE held;
 SELECT revenue_sink.outcome(:'gid'), revenue_sink.outcome(:'gid2');
 CALL revenue_sink.commit_prepared(:'gid2');
 SELECT revenue_sink.outcome(:'gid'), revenue_sink.outcome(:'gid2');
--- And one that somebody finishes by hand.
+-- Somebody commits a prepared batch by hand.
 BEGIN;
 SELECT batch('w1', 10), pay('k');
 SELECT revenue_sink.pre_commit('s') AS gid \gset
@@ -229,9 +236,10 @@ CALL revenue_sink.commit_prepared(:'gid');
 CALL revenue_sink.commit_checkpoint('s', 'job', 10, ARRAY[:'gid']);
 
 --
--- Numbers around one that is held: the same is done, those below are passed
+-- Numbers around a prepared batch: the same number is done, a lower number is
+-- refused
 --
--- With nothing held the view is empty; these are its columns.
+-- The view is empty while nothing is prepared; these are its columns.
 SELECT * FROM revenue_sink.prepared;
 CALL revenue_sink.recover('s', 'job', NULL, 3);
 BEGIN;
@@ -245,7 +253,8 @@ BEGIN;
 SELECT batch('w1', 4);
 ROLLBACK;
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
--- Another writer's numbers are its own. This one commits in one phase, after all.
+-- Each writer has its own numbers. This batch, after its pre_commit(), commits in
+-- one phase after all.
 BEGIN;
 SELECT batch('w2', 0), pay('m', '10:02');
 SELECT revenue_sink.pre_commit('s') AS gid0 \gset
@@ -255,13 +264,14 @@ CALL revenue_sink.commit_prepared(:'gid0');
 BEGIN;
 SELECT batch('w2', 0);
 COMMIT;
--- The checkpoints before the first one have nothing in them.
+-- The checkpoints before the first one have no batches.
 CALL revenue_sink.commit_checkpoint('s', 'job', -1);
 CALL revenue_sink.commit_checkpoint('s', 'job', 0, ARRAY[:'gid0']);
 -- A gid that was collected twice counts once.
 CALL revenue_sink.commit_checkpoint('s', 'job', 5, ARRAY[:'gid5', :'gid0', :'gid5']);
 EXECUTE held;
--- Rolled back by hand it is lost to its checkpoint, and it is said.
+-- A batch was rolled back by hand: it is lost to its checkpoint, and the error
+-- says so.
 BEGIN;
 SELECT batch('w1', 6), pay('n', '10:02');
 SELECT revenue_sink.pre_commit('s') AS gid6 \gset
@@ -284,7 +294,7 @@ CALL revenue_sink.rollback_prepared(:'gid6');
 CALL revenue_sink.rollback_prepared(:'gid7');
 
 --
--- All doors, savepoints, dead letters: what a batch holds ends with it
+-- All doors, savepoints and dead letters: they end with their batch
 --
 CALL revenue_sink.recover('s', 'job', NULL, 4);
 BEGIN;
@@ -303,7 +313,7 @@ SELECT pay('s', '10:03'), revenue_sink.store_offsets('s', 'log', '{0}', '{99}');
 RELEASE b;
 RELEASE a;
 SELECT revenue_sink.pre_commit('s') AS gid \gset
--- Phase one isn't the end: what comes after it belongs to the batch, too.
+-- Phase one isn't the end: events that come after it belong to the batch, too.
 SELECT pay('t', '10:03');
 PREPARE TRANSACTION :'gid';
 EXECUTE held;
@@ -322,7 +332,8 @@ PREPARE TRANSACTION :'gid';
 CALL revenue_sink.rollback_prepared(:'gid');
 SELECT reason, event_id, amount FROM revenue_sink.dead_letter;
 SELECT revenue_sink.seen('s', 'o', 'r');
--- An empty batch is one; so is one that was prepared without pre_commit().
+-- An empty batch is a batch, and so is a batch that was prepared without
+-- pre_commit().
 BEGIN;
 SELECT batch('w1', 3);
 SELECT revenue_sink.pre_commit('s') AS gid \gset
@@ -333,7 +344,8 @@ PREPARE TRANSACTION 'without pre_commit';
 EXECUTE held;
 CALL revenue_sink.commit_checkpoint('s', 'job', 3, ARRAY[:'gid']);
 EXECUTE held;
--- One transaction over two sinks is a batch of one of them, and commits to both.
+-- One transaction that writes to two sinks is a batch of one of them, and commits
+-- to both.
 SELECT revenue_sink.create_sink('t', 'fact_t', 'in_t', dedup_window => '1000 days');
 BEGIN;
 SELECT batch('w1', 4), pay('v', '10:03'), revenue_sink.apply('t', 'o', 'v', '2024-03-01 10:03+00', 1);
@@ -350,7 +362,8 @@ CALL revenue_sink.commit_checkpoint('s', 'job', 4);
 SELECT revenue_sink.merge('t') > 0 AS merged;
 SELECT * FROM fact_t;
 SELECT revenue_sink.drop_sink('t');
--- What would make a held transaction harmful is refused while there is time.
+-- A batch that would do harm while it is prepared is refused by pre_commit()
+-- already.
 BEGIN;
 SELECT batch('w1', 5), revenue_sink.expire('s');
 SELECT revenue_sink.pre_commit('s');
@@ -365,7 +378,7 @@ SELECT revenue_sink.pre_commit('s');
 ROLLBACK;
 
 --
--- The calls that finish, where the session's defaults are others
+-- The calls that finish batches, in a session with other defaults
 --
 BEGIN;
 SELECT batch('w1', 6), pay('w', '10:04');
@@ -385,8 +398,8 @@ CALL revenue_sink.commit_checkpoint('s', 'job', 7, ARRAY[:'gid6', :'gid7']);
 CALL revenue_sink.recover('s', 'job', 7, 5);
 RESET default_transaction_isolation;
 SELECT revenue_sink.outcome(:'gid6') AS gid6, revenue_sink.outcome(:'gid7') AS gid7, revenue_sink.outcome(:'gid8') AS gid8;
--- Not from a function, nor from what keeps a transaction for itself; from a
--- procedure it works.
+-- These calls fail in a function, and in a procedure that can't end transactions;
+-- they work in other procedures.
 CREATE FUNCTION finish_function(gid text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE outcome text;
 BEGIN CALL revenue_sink.commit_prepared(gid, outcome); END $$;
@@ -418,34 +431,36 @@ DROP FUNCTION finish_function;
 DROP PROCEDURE finish_definer, finish;
 
 --
--- Writers that open with tokens of their own
+-- Writers that bring epochs of their own
 --
 CALL revenue_sink.open_writer('s', 'mine', 'w1', NULL, 5);
-CREATE FUNCTION token_batch(writer text, epoch bigint, number bigint, id text) RETURNS text LANGUAGE sql AS $$
+CREATE FUNCTION own_batch(writer text, epoch bigint, number bigint, id text) RETURNS text LANGUAGE sql AS $$
 	SELECT revenue_sink.begin_batch('s', 'mine', writer, epoch, number);
 	SELECT pay(id, '10:05');
 	SELECT revenue_sink.pre_commit('s') $$;
-BEGIN; SELECT token_batch('w1', 5, 1, 'A') AS a \gset
+BEGIN; SELECT own_batch('w1', 5, 1, 'A') AS a \gset
 PREPARE TRANSACTION :'a';
-BEGIN; SELECT token_batch('w1', 5, 2, 'B') AS b \gset
+BEGIN; SELECT own_batch('w1', 5, 2, 'B') AS b \gset
 PREPARE TRANSACTION :'b';
--- The same again does nothing, whatever it says of a checkpoint; a lower one is told.
+-- A call with the same epoch does nothing, whichever checkpoint it names; a call
+-- with a lower epoch gets an error.
 CALL revenue_sink.open_writer('s', 'mine', 'w1', NULL, 5);
 CALL revenue_sink.open_writer('s', 'mine', 'w1', 2, 5);
 CALL revenue_sink.open_writer('s', 'mine', 'w1', 2, 4);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
--- Another writer's token is its own, even if it is lower.
+-- Another writer has its own epoch, even if that is lower.
 CALL revenue_sink.open_writer('s', 'mine', 'w2', NULL, 3);
-BEGIN; SELECT token_batch('w2', 3, 1, 'C') AS c \gset
+BEGIN; SELECT own_batch('w2', 3, 1, 'C') AS c \gset
 PREPARE TRANSACTION :'c';
 EXECUTE held;
 CALL revenue_sink.open_writer('s', 'mine', 'w1', 1, 6);
 SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b, revenue_sink.outcome(:'c') AS c;
--- The decision is each writer's current epoch's, whichever number that has.
-BEGIN; SELECT token_batch('w1', 6, 2, 'B') AS b \gset
+-- The decision is on the batches of each writer's current epoch, whichever number
+-- that epoch has.
+BEGIN; SELECT own_batch('w1', 6, 2, 'B') AS b \gset
 PREPARE TRANSACTION :'b';
 CALL revenue_sink.commit_checkpoint('s', 'mine', 2, ARRAY[:'a', :'b', :'c']);
--- A whole job's token lies above all of its writers'.
+-- The epoch of a whole job must lie above those of all its writers.
 CALL revenue_sink.recover('s', 'mine', 2, 5);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 CALL revenue_sink.recover('s', 'mine', 2, 7);
@@ -456,18 +471,19 @@ ROLLBACK;
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 
 --
--- Gids that a checkpoint would not commit: after success each of them is committed
+-- Gids that the checkpoint would not commit: after success each gid is committed,
+-- so these are refused,
 --
-BEGIN; SELECT token_batch('w1', 7, 3, 'D') AS a \gset
+BEGIN; SELECT own_batch('w1', 7, 3, 'D') AS a \gset
 PREPARE TRANSACTION :'a';
-BEGIN; SELECT token_batch('w2', 7, 4, 'E') AS b \gset
+BEGIN; SELECT own_batch('w2', 7, 4, 'E') AS b \gset
 PREPARE TRANSACTION :'b';
 \set VERBOSITY sqlstate
--- one that is above it,
+-- such as the gid of a batch of a later checkpoint,
 CALL revenue_sink.commit_checkpoint('s', 'mine', 3, ARRAY[:'a', :'b']);
 SELECT plain(:'LAST_ERROR_MESSAGE');
--- one whose writer has been opened anew by someone who hasn't got to rolling it
--- back yet (a row inserted by hand plays this part)
+-- and that of a batch whose writer has been opened anew by someone who hasn't
+-- rolled the batch back yet (a row inserted by hand plays this part).
 INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at)
 	SELECT id, 'mine', 'w2', 8, now() FROM revenue_sink.sink_catalog WHERE name = 's';
 SELECT writer, number, state FROM revenue_sink.prepared WHERE job = 'mine' ORDER BY number;
@@ -478,10 +494,11 @@ SELECT writer, number, state FROM revenue_sink.prepared WHERE job = 'mine' ORDER
 CALL revenue_sink.commit_checkpoint('s', 'mine', 4, ARRAY[:'a']);
 SELECT revenue_sink.outcome(:'a') AS a, revenue_sink.outcome(:'b') AS b;
 CALL revenue_sink.rollback_prepared(:'b');
-DROP FUNCTION token_batch;
+DROP FUNCTION own_batch;
 
 --
--- Serializable batches, finished in serializable sessions, leave nothing behind
+-- Serializable batches that are finished in serializable sessions leave nothing
+-- behind
 --
 CALL revenue_sink.recover('s', 'serializable', NULL, 1);
 SET default_transaction_isolation = serializable;

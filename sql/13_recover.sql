@@ -1,6 +1,6 @@
 --
--- Recovery: a job restarts from a checkpoint, and what it had prepared is
--- committed up to that, and rolled back after it.
+-- Recovery: a job restarts from a checkpoint; the batches that it had prepared
+-- are committed up to that checkpoint, and rolled back after it.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -10,7 +10,8 @@ SET datestyle = 'ISO';
 \set SHOW_CONTEXT never
 SET lock_timeout = '200ms';
 SELECT revenue_sink.create_sink('s', dedup_window => '1000 days');
--- The batches of some writers, one event each, prepared in the epoch given.
+-- This function makes a writer's batch of one event in a given epoch, up to its
+-- pre_commit().
 CREATE FUNCTION begin_and_pay(job text, writer text, epoch bigint, number bigint) RETURNS text LANGUAGE sql AS $$
 	SELECT revenue_sink.begin_batch('s', job, writer, epoch, number);
 	SELECT revenue_sink.apply('s', job || ' ' || writer, format('%s/%s', epoch, number),
@@ -22,7 +23,8 @@ PREPARE fact AS SELECT minute, revenue, events FROM fact_revenue_1m ORDER BY min
 PREPARE epochs AS SELECT job, writer, epoch FROM revenue_sink.writer WHERE sink = 's' ORDER BY job, writer;
 
 --
--- A checkpoint older than some that are prepared, and newer than others
+-- The checkpoint is older than some of the prepared batches, and newer than
+-- others
 --
 CALL revenue_sink.recover('s', 'j', NULL, 1);
 BEGIN; SELECT begin_and_pay('j', 'w1', 1, 1) AS w11 \gset
@@ -33,7 +35,7 @@ BEGIN; SELECT begin_and_pay('j', 'w1', 1, 3) AS w13 \gset
 PREPARE TRANSACTION :'w13';
 BEGIN; SELECT begin_and_pay('j', 'w2', 1, 2) AS w22 \gset
 PREPARE TRANSACTION :'w22';
--- another job on the same sink, which is none of our business
+-- Another job writes to the same sink, and isn't affected.
 CALL revenue_sink.recover('s', 'k', NULL, 1);
 BEGIN; SELECT begin_and_pay('k', 'w1', 1, 1) AS k11 \gset
 PREPARE TRANSACTION :'k11';
@@ -50,7 +52,7 @@ CALL revenue_sink.commit_checkpoint('s', 'j', 3, ARRAY[:'w13']);
 EXECUTE fact;
 
 --
--- Tokens: each subtask calls, the first one acts
+-- Epochs of the job's own: each subtask calls recover(), and the first call acts
 --
 BEGIN; SELECT begin_and_pay('j', 'w1', 2, 4) AS w14 \gset
 PREPARE TRANSACTION :'w14';
@@ -60,10 +62,11 @@ CALL revenue_sink.recover('s', 'j', 4, 10);
 EXECUTE held;
 BEGIN; SELECT begin_and_pay('j', 'w1', 10, 5) AS w15 \gset
 PREPARE TRANSACTION :'w15';
--- A late subtask of this incarnation: nothing happens to what the others have done since.
+-- A late subtask of this incarnation calls: nothing happens to the batches that
+-- others have prepared since.
 CALL revenue_sink.recover('s', 'j', 4, 10);
 EXECUTE held;
--- One of an earlier incarnation is the zombie, and changes nothing.
+-- A subtask of an earlier incarnation is the zombie, and changes nothing.
 CALL revenue_sink.recover('s', 'j', 99, 9);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 CALL revenue_sink.open_writer('s', 'j', 'w1', 99, 9);
@@ -73,7 +76,7 @@ CALL revenue_sink.commit_checkpoint('s', 'j', 5);
 EXECUTE fact;
 
 --
--- Writers one by one
+-- The writers recover one by one
 --
 BEGIN; SELECT begin_and_pay('j', 'w1', 10, 6) AS w16 \gset
 PREPARE TRANSACTION :'w16';
@@ -84,14 +87,14 @@ PREPARE TRANSACTION :'w26';
 CALL revenue_sink.open_writer('s', 'j', 'w1', 6, 11);
 EXECUTE held;
 SELECT revenue_sink.outcome(:'w16') AS w16, revenue_sink.outcome(:'w17') AS w17, revenue_sink.outcome(:'w26') AS w26;
--- Without a checkpoint all of it is rolled back.
+-- Without a checkpoint all batches of the writer are rolled back.
 CALL revenue_sink.open_writer('s', 'j', 'w2', epoch => 12);
 EXECUTE held;
 EXECUTE epochs;
 EXECUTE fact;
 
 --
--- Other writers than before
+-- The job comes back with other writers than before
 --
 CALL revenue_sink.recover('s', 'j', 6, 13);
 BEGIN; SELECT begin_and_pay('j', 'w1', 13, 8) AS a \gset
@@ -102,14 +105,14 @@ BEGIN; SELECT begin_and_pay('j', 'w3', 13, 8) AS a \gset
 PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('j', 'w4', 13, 9) AS a \gset
 PREPARE TRANSACTION :'a';
--- four become two,
+-- Four writers become two,
 CALL revenue_sink.recover('s', 'j', 8, 14);
 EXECUTE held;
 BEGIN; SELECT begin_and_pay('j', 'w1', 14, 9) AS a \gset
 PREPARE TRANSACTION :'a';
 BEGIN; SELECT begin_and_pay('j', 'w2', 14, 9) AS a \gset
 PREPARE TRANSACTION :'a';
--- two become six.
+-- and two writers become six.
 CALL revenue_sink.recover('s', 'j', 9, 15);
 BEGIN; SELECT begin_and_pay('j', 'w5', 15, 10) AS a \gset
 PREPARE TRANSACTION :'a';
@@ -132,7 +135,7 @@ CALL revenue_sink.commit_checkpoint('s', 'j', 1);
 EXECUTE held;
 
 --
--- Numbers to the end of bigint
+-- Numbers and epochs go to the end of bigint
 --
 BEGIN; SELECT begin_and_pay('j', 'w1', 16, 9223372036854775807) AS a \gset
 PREPARE TRANSACTION :'a';
@@ -151,9 +154,9 @@ CALL revenue_sink.recover('s', 'n', 0, -1);
 CALL revenue_sink.recover('s', 'n', -1, 1);
 
 --
--- What was fenced off before belongs to no checkpoint any more, whichever is
--- restored then. (The epoch is a row inserted by hand: that of a call that died
--- before it got to this batch.)
+-- A batch that was fenced off before belongs to no checkpoint any more, whichever
+-- checkpoint is restored then. (The epoch is a row inserted by hand: it plays the
+-- part of a call that died before it got to this batch.)
 --
 CALL revenue_sink.recover('s', 'f', NULL, 1);
 BEGIN; SELECT begin_and_pay('f', 'w1', 1, 1) AS a \gset
@@ -165,7 +168,7 @@ CALL revenue_sink.recover('s', 'f', 1, 3);
 SELECT revenue_sink.outcome(:'a');
 
 --
--- Repetition, after everything
+-- The last call is repeated after everything
 --
 CALL revenue_sink.recover('s', 'j', 5, 9223372036854775807);
 EXECUTE held;

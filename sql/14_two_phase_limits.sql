@@ -1,6 +1,6 @@
 --
--- Two-phase commit at the edges: odd names, other databases, other people,
--- other drivers' transactions, mode totals.
+-- Two-phase commit at its limits: odd names, other databases, other people, other
+-- drivers' transactions, mode 'totals'.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -21,7 +21,8 @@ PREPARE held AS SELECT sink, job, writer, epoch, number, state FROM revenue_sink
 	ORDER BY sink, job, writer, epoch, number;
 
 --
--- Names that a gid can't hold as they are: it stays short, and theirs
+-- Names that can't stand in a gid as they are: the gid stays short, and names the
+-- batch all the same
 --
 \set job 'job "x": ''1'' \\ ü €'
 CALL revenue_sink.recover('s', :'job', NULL, 1);
@@ -47,7 +48,7 @@ CALL revenue_sink.recover('s', :'job', 1, 2);
 SELECT revenue_sink.outcome(:'e');
 SELECT revenue, events FROM fact_revenue_1m;
 
--- Names of a kilobyte that no compression shortens, and longer ones
+-- Names of a kilobyte that no compression shortens, and names that are too long
 SELECT string_agg(md5(i::text), '') AS long FROM generate_series(1, 32) AS i \gset
 CALL revenue_sink.recover('s', :'long', NULL, 1);
 BEGIN; SELECT begin_and_pay('s', :'long', :'long', 1, 1, '7') AS a \gset
@@ -63,8 +64,8 @@ CALL revenue_sink.open_writer('s', 'j', :'long' || '1');
 SELECT revenue_sink.begin_batch('s', :'long' || '1', 'w', 1, 1);
 SELECT revenue_sink.store_offsets('s', :'long' || '1', ARRAY[1], ARRAY[1]);
 
--- A batch that is decided on, and not yet finished, is no reason to skip it. (The
--- decision is a row inserted by hand: that of a call that died.)
+-- A batch that is decided on and not yet finished must not be skipped. (The
+-- decision is a row inserted by hand: it plays the part of a call that died.)
 CALL revenue_sink.recover('s', 'decided', NULL, 1);
 BEGIN; SELECT begin_and_pay('s', 'decided', 'w', 1, 1, '9') AS a \gset
 PREPARE TRANSACTION :'a';
@@ -74,7 +75,8 @@ INSERT INTO revenue_sink.decision
 	FROM revenue_sink.sink_catalog s, pg_prepared_xacts x WHERE s.name = 's' AND x.gid = :'a';
 SELECT state FROM revenue_sink.prepared WHERE job = 'decided';
 SELECT revenue_sink.begin_batch('s', 'decided', 'w', 1, 1);
--- It is that transaction's decision: another one of the number isn't touched by it.
+-- The decision is on that transaction: another transaction of the same number
+-- isn't touched by it.
 UPDATE revenue_sink.decision SET xid = (xid::text::bigint + 1)::text::xid WHERE job = 'decided';
 SELECT state FROM revenue_sink.prepared WHERE job = 'decided';
 CALL revenue_sink.rollback_prepared(:'a');
@@ -89,7 +91,7 @@ PREPARE TRANSACTION :'a';
 EXECUTE held;
 CALL revenue_sink.commit_checkpoint('My "sink"', 'j', 1, ARRAY[:'a']);
 SELECT revenue, events FROM "Fact";
--- A checkpoint is a sink's: its gids don't count for another.
+-- A checkpoint belongs to one sink: its gids don't count for another sink.
 CALL revenue_sink.recover('s', 'j', NULL, 1);
 \set VERBOSITY sqlstate
 CALL revenue_sink.commit_checkpoint('s', 'j', 1, ARRAY[:'a']);
@@ -130,7 +132,7 @@ EXECUTE held;
 CALL revenue_sink.commit_prepared(:'a');
 
 --
--- Another transaction manager, as JDBC's XA, over plain INSERT
+-- Another transaction manager, such as JDBC's XA, prepares plain INSERTs
 --
 BEGIN;
 INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
@@ -140,20 +142,21 @@ BEGIN;
 INSERT INTO order_events (order_id, event_id, event_time, amount) VALUES
 	('o', '8', '2024-03-01 10:01+00', 1), ('o', '9', '2024-03-01 10:01+00', 1);
 PREPARE TRANSACTION '131075_aGVsbG8=_d29ybGQ+';
--- Not ours to show or to finish
+-- The extension neither shows nor finishes these transactions.
 EXECUTE held;
 CALL revenue_sink.recover('s', 'j', NULL, 2);
 CALL revenue_sink.commit_prepared('131075_aGVsbG8=_d29ybGQ=');
 SELECT revenue_sink.outcome('131075_aGVsbG8=_d29ybGQ=');
 SELECT count(*) FROM pg_prepared_xacts;
--- The first one rolls back, and the second one's deferred copy counts.
+-- The first transaction rolls back, and the deferred copy of the second one
+-- counts.
 ROLLBACK PREPARED '131075_aGVsbG8=_d29ybGQ=';
 COMMIT PREPARED '131075_aGVsbG8=_d29ybGQ+';
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT revenue, events FROM fact_revenue_1m;
 
 --
--- Mode totals
+-- Mode 'totals'
 --
 SELECT revenue_sink.create_sink('t', 'fact_t', 'in_t', mode => 'totals');
 CALL revenue_sink.recover('t', 'j', NULL, 1);
@@ -170,7 +173,7 @@ BEGIN; SELECT begin_and_total('w', 1, 3, 30) AS c \gset
 PREPARE TRANSACTION :'c';
 EXECUTE held;
 SELECT * FROM fact_t;
--- Whatever the order of the commits, the later batch wins.
+-- Whatever the order of the commits, the total of the later batch wins.
 CALL revenue_sink.commit_prepared(:'b');
 SELECT minute, revenue FROM fact_t;
 CALL revenue_sink.commit_prepared(:'a');
@@ -183,7 +186,8 @@ SELECT minute, revenue FROM fact_t;
 SELECT revenue_sink.drop_sink('t');
 
 --
--- Rights: who may apply prepares, the sink's owner finishes, nobody else
+-- Rights: whoever may apply may prepare, the sink's owner may finish, and nobody
+-- else may
 --
 CREATE ROLE two_phase_owner;
 CREATE ROLE two_phase_writer;
@@ -198,14 +202,14 @@ GRANT USAGE ON SCHEMA two_phase TO PUBLIC;
 GRANT INSERT ON two_phase.events TO two_phase_writer;
 GRANT SELECT ON two_phase.fact TO two_phase_reader;
 CALL revenue_sink.recover('mine', 'j', NULL, 1);
--- The owner, who may apply, does it all, without being a superuser.
+-- The owner, who may apply, does all of this without being a superuser.
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 1, '1') AS a \gset
 PREPARE TRANSACTION :'a';
 CALL revenue_sink.commit_prepared(:'a');
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 2, '2') AS a \gset
 PREPARE TRANSACTION :'a';
 CALL revenue_sink.rollback_prepared(:'a');
--- What the owner has prepared isn't a writer's to roll back by starting anew.
+-- A writer that starts anew can't roll back what the owner has prepared.
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 2147483648, '2147483648') AS held \gset
 PREPARE TRANSACTION :'held';
 SET ROLE two_phase_writer;
@@ -216,7 +220,8 @@ CALL revenue_sink.open_writer('mine', 'j', 'w');
 SELECT revenue_sink.outcome(:'held');
 SET ROLE two_phase_owner;
 CALL revenue_sink.rollback_prepared(:'held');
--- The writer prepares; it can't finish, not even its own, with our calls.
+-- The writer prepares a batch, but can't finish it with the extension's calls,
+-- though it is its own.
 SET ROLE two_phase_writer;
 BEGIN; SELECT begin_and_pay('mine', 'j', 'w', 1, 3, '3') AS a \gset
 PREPARE TRANSACTION :'a';
@@ -226,7 +231,7 @@ CALL revenue_sink.rollback_prepared(:'a');
 CALL revenue_sink.commit_checkpoint('mine', 'j', 3);
 CALL revenue_sink.recover('mine', 'j', 3);
 CALL revenue_sink.open_writer('mine', 'j', 'w', 3);
--- To fence its own predecessor is a writer's right; so is to ask.
+-- A writer may fence off its own predecessor, and may ask for an outcome.
 SELECT revenue_sink.outcome(:'a');
 SET ROLE two_phase_reader;
 SELECT revenue_sink.outcome(:'a');
@@ -240,11 +245,11 @@ CALL revenue_sink.commit_checkpoint('mine', 'j', 3);
 CALL revenue_sink.recover('mine', 'j', NULL);
 SELECT count(*) FROM revenue_sink.prepared;
 SELECT * FROM revenue_sink.prepared_batches('mine');
--- Nor by hand
+-- Nor may a role change the tables by hand.
 DELETE FROM revenue_sink.decision;
 INSERT INTO revenue_sink.decision SELECT FROM revenue_sink.decision;
 UPDATE revenue_sink.ledger SET number = 1;
--- The owner finishes what others have prepared.
+-- The owner finishes the batches that others have prepared.
 SET ROLE two_phase_owner;
 DELETE FROM revenue_sink.ledger;
 SELECT job, writer, number, state FROM revenue_sink.prepared;

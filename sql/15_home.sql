@@ -1,7 +1,7 @@
 --
--- Where a sink is at home: its marks, its arrival rows, and what is missing when
--- a restore has not brought all of it. A home that is taken away by hand plays
--- the part of a restore. There is no worker here.
+-- Where a sink is at home: its marks, its arrival rows, and what is missing if a
+-- restore has not brought all rows. A home that is taken away by hand plays the
+-- part of a restore. There is no worker here.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -11,7 +11,8 @@ SET datestyle = 'ISO';
 SELECT setval('revenue_sink.sink_id', 5000);
 SELECT revenue_sink.create_sink('s', dedup_window => '1 hour', max_future => '10000 days'),
 	revenue_sink.create_sink('t', 'fact_t', 'in_t', mode => 'totals');
--- Nobody is told of what is done by hand, but for the table itself.
+-- Sessions don't notice what is done by hand here, unless the catalog itself is
+-- altered.
 CREATE FUNCTION tell() RETURNS void LANGUAGE sql AS $$
 	ALTER TABLE revenue_sink.sink_catalog SET (autovacuum_enabled = on) $$;
 CREATE FUNCTION asleep(id int) RETURNS void LANGUAGE plpgsql AS $$
@@ -33,7 +34,7 @@ CREATE VIEW arrival_rows AS
 		(SELECT count(*) FROM revenue_sink.delta_5001 WHERE minute = '-infinity') AS delta_s,
 		(SELECT count(*) FROM revenue_sink.delta_5002 WHERE minute = '-infinity') AS delta_t;
 
--- Each table has its arrival row. It is no event, no delta and no minute.
+-- Each table has its arrival row, which is no event, no delta and no minute.
 SELECT * FROM arrival_rows;
 SELECT count(*) FROM fact_revenue_1m;
 SELECT count(*) FROM fact_t;
@@ -41,7 +42,7 @@ SELECT sink, seen_events, unmerged_deltas FROM revenue_sink.stat_sink ORDER BY s
 SELECT (SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.dead_letter) AS rejected,
 	(SELECT count(*) FROM revenue_sink.writer) AS writers, (SELECT count(*) FROM revenue_sink.offsets('s')) AS offsets;
 
--- Merging, expiry and folding leave it where it is.
+-- Merging, expiry and folding leave the arrival rows where they are.
 SELECT revenue_sink.apply('s', 'o', 'e' || i, '2024-03-01 10:01+00', 1) FROM generate_series(1, 3) AS i;
 SELECT revenue_sink.merge('s');
 SELECT revenue_sink.apply('s', 'o', 'late', '2024-03-01 13:01+00', 1);
@@ -57,7 +58,8 @@ SELECT problem FROM revenue_sink.check('s');
 SELECT problem FROM revenue_sink.check('t');
 SELECT sink, problem FROM revenue_sink.sink ORDER BY sink;
 
--- Asleep: nobody writes, and what is missing is said. One row taken away at a time.
+-- The sinks are asleep: nobody writes, and the sink says what is missing. Each
+-- time one thing is taken away.
 SELECT asleep(5001), asleep(5002);
 SELECT sink, problem FROM revenue_sink.sink ORDER BY sink;
 BEGIN;
@@ -104,14 +106,15 @@ BEGIN;
 DROP TRIGGER revenue_sink_fact ON fact_revenue_1m;
 SELECT problem FROM revenue_sink.sink WHERE sink = 's';
 ROLLBACK;
--- A type that a dump has brought along is no home.
+-- A type that a dump has brought along, and that isn't a member of the extension,
+-- is no home.
 BEGIN;
 CREATE TYPE revenue_sink.home_5001 AS ();
 SELECT problem IS NOT NULL AS asleep FROM revenue_sink.sink WHERE sink = 's';
 ROLLBACK;
 
--- adopt_sink() is for the owner, whom it warns of what is missing. Not in a
--- transaction that is prepared.
+-- Only the owner may call adopt_sink(), which warns of what is missing. The
+-- transaction of the call can't be prepared.
 CREATE ROLE regress_home;
 GRANT SELECT ON fact_revenue_1m TO regress_home;
 GRANT INSERT ON order_events TO regress_home;
@@ -136,11 +139,11 @@ SELECT revenue_sink.adopt_sink('t');
 SELECT sink, problem FROM revenue_sink.sink ORDER BY sink;
 SELECT * FROM arrival_rows;
 SELECT revenue_sink.apply('s', 'o', 'late', '2024-03-01 13:01+00', 1);
--- Of a sink that is in order it is nothing.
+-- For a sink that is in order, adopt_sink() does nothing.
 SELECT revenue_sink.adopt_sink('s');
 
--- A view is the sink's by its marks. What has lost them is not; the extension's
--- owner can have them made anew.
+-- A view belongs to the sink by its marks. A view that has lost its marks
+-- doesn't; the extension's owner can have them made anew.
 DROP TRIGGER revenue_sink_row ON order_events;
 SELECT sink, problem FROM revenue_sink.sink WHERE sink = 's';
 SELECT revenue_sink.apply('s', 'o', 'late', '2024-03-01 13:01+00', 1);
@@ -148,8 +151,9 @@ SELECT revenue_sink.apply('s', 'o', 'late', '2024-03-01 13:01+00', 1);
 SELECT revenue_sink.adopt_sink('s');
 INSERT INTO order_events VALUES ('o', 'late', '2024-03-01 13:01+00', 1);
 SELECT applied, duplicate FROM revenue_sink.stat_sink WHERE sink = 's';
--- Where both are gone, the view is known by the tables that it reads, if its owner
--- may read these. A stranger's view isn't taken for it, nor another sink's.
+-- If both marks are gone, the view is known by the tables that it reads, provided
+-- that its owner may read these. Neither a stranger's view nor another sink's is
+-- taken for it.
 DROP TRIGGER revenue_sink_row ON order_events;
 DROP TRIGGER revenue_sink_statement ON order_events;
 GRANT CREATE ON SCHEMA public TO regress_home;
@@ -165,7 +169,7 @@ DROP VIEW ours, like_it;
 SELECT revenue_sink.adopt_sink('s');
 SELECT sink, fact, ingest, problem FROM revenue_sink.sink ORDER BY sink;
 SELECT revenue_sink.relation_of('s', 'fact'), revenue_sink.relation_of('s', 'total'), revenue_sink.relation_of('s', 'x');
--- Nobody else can make the triggers that are the marks.
+-- Only the extension's owner can make the triggers that are the marks.
 SET ROLE regress_home;
 CREATE VIEW mine AS SELECT 1 AS a;
 CREATE TRIGGER mine INSTEAD OF INSERT ON mine FOR EACH ROW EXECUTE FUNCTION revenue_sink.ingest('5001');
@@ -174,17 +178,17 @@ CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH STATEMENT EXECUTE FUNCTION re
 \echo SQLSTATE :SQLSTATE
 DROP VIEW mine;
 RESET ROLE;
--- The fact view is there to be read.
+-- The fact view takes no INSERT.
 INSERT INTO fact_revenue_1m VALUES ('2024-03-01 13:01+00', '', 1, 1);
 \echo SQLSTATE :SQLSTATE
 
--- A new sink takes a number of which nothing is there.
+-- A new sink skips numbers whose tables are there already.
 SELECT setval('revenue_sink.sink_id', 5000);
 SELECT revenue_sink.create_sink('u', 'fact_u', 'in_u');
 SELECT id FROM revenue_sink.sink_catalog WHERE name = 'u';
 
 DROP VIEW arrival_rows;
--- Nothing is left of sinks that are dropped, one that is asleep included.
+-- Nothing is left of sinks that are dropped, not even of a sink that is asleep.
 SELECT asleep(5002);
 SELECT revenue_sink.drop_sink(sink) FROM unnest('{s,t,u}'::text[]) AS sink;
 SELECT count(*) FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '_5\d+$';

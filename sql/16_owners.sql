@@ -1,7 +1,7 @@
 --
--- Owners: a sink whose views are gone, given away or hidden, and who gets out
--- of that alone. What a sink says when it fails, and that it doesn't say its key.
--- There is no worker here.
+-- Owners: a sink's views are gone, given away or hidden, and its owner gets out
+-- of that without help. What a sink says when it fails, and that it never says
+-- its key. There is no worker here.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -14,7 +14,7 @@ CREATE ROLE regress_rsink_heir;
 CREATE ROLE regress_rsink_writer;
 CREATE ROLE regress_rsink_nobody;
 CREATE ROLE regress_rsink_member IN ROLE regress_rsink_owner;
--- A schema of the owner's with a sink in it, that somebody writes to and somebody reads.
+-- The owner's schema has a sink, which somebody writes to and somebody reads.
 CREATE FUNCTION set_up() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	CREATE SCHEMA app AUTHORIZATION regress_rsink_owner;
@@ -26,7 +26,7 @@ BEGIN
 	PERFORM revenue_sink.apply('app', 'o', 'a', '2024-03-01 10:01+00', 1);
 	RESET ROLE;
 END $$;
--- What one may do about it: a line a role.
+-- This function shows what each role may do about the sink: a line per role.
 CREATE FUNCTION may() RETURNS TABLE (role text, sees text, reads text, adopts text, drops text, creates text) LANGUAGE plpgsql AS $$
 DECLARE
 	calls text[] := ARRAY['SELECT count(*) FROM app.fact', 'SELECT revenue_sink.adopt_sink(''app'')', 'SELECT revenue_sink.drop_sink(''app'')',
@@ -42,7 +42,7 @@ BEGIN
 			BEGIN
 				EXECUTE format('SET LOCAL ROLE %I', role);
 				EXECUTE call;
-				-- undo it, so that every role finds the same
+				-- undo the call, so that every role finds the same state
 				RAISE EXCEPTION USING ERRCODE = 'TTTTT';
 			EXCEPTION WHEN OTHERS THEN
 				answers := answers || CASE SQLSTATE WHEN 'TTTTT' THEN 'ok' ELSE SQLSTATE END;
@@ -83,7 +83,7 @@ SELECT revenue_sink.drop_sink('app');
 \echo SQLSTATE :SQLSTATE
 RESET ROLE;
 SELECT * FROM may();
--- Out, and in again.
+-- The owner drops the sink and makes it again.
 SET ROLE regress_rsink_owner;
 SELECT revenue_sink.drop_sink('app');
 SELECT count(*) FROM revenue_sink.sink;
@@ -94,7 +94,8 @@ DROP SCHEMA app CASCADE;
 SELECT count - :before AS left FROM left_behind;
 
 --
--- One of the views is gone. Of the ingest view the owner is known; without it who may read the tables.
+-- One of the views is gone. If the ingest view is left, its owner owns the sink;
+-- else the owner is who may read the tables
 --
 SELECT set_up();
 DROP VIEW app.fact;
@@ -110,7 +111,8 @@ SET ROLE regress_rsink_owner;
 SELECT revenue_sink.drop_sink('app');
 RESET ROLE;
 DROP SCHEMA app CASCADE;
--- A view that has lost its marks is no view of the sink, and stays as what it is.
+-- A view that has lost its marks doesn't belong to the sink, and stays when the
+-- sink is dropped.
 SELECT set_up();
 SET ROLE regress_rsink_owner;
 DROP TRIGGER revenue_sink_row ON app.events;
@@ -123,7 +125,7 @@ DROP SCHEMA app CASCADE;
 SELECT count - :before AS left FROM left_behind;
 
 --
--- REASSIGN OWNED: the new owner is the owner
+-- REASSIGN OWNED: the new owner of the views owns the sink,
 --
 SELECT set_up();
 REASSIGN OWNED BY regress_rsink_owner TO regress_rsink_heir;
@@ -133,13 +135,14 @@ SELECT revenue_sink.alter_sink('app');
 SELECT count(*) FROM app.fact;
 RESET ROLE;
 SELECT * FROM may();
--- also once its views are gone; the former one is not.
+-- also once the views are gone; the former owner does not.
 DROP SCHEMA app CASCADE;
 SELECT * FROM may();
 SET ROLE regress_rsink_heir;
 SELECT revenue_sink.drop_sink('app');
 RESET ROLE;
--- Before anyone has passed on the rights.
+-- The views are gone before anyone has given the new owner the rights on the
+-- tables.
 SELECT set_up();
 REASSIGN OWNED BY regress_rsink_owner TO regress_rsink_heir;
 SET ROLE regress_rsink_heir;
@@ -151,7 +154,7 @@ SET client_min_messages = error;
 SELECT count(revenue_sink.drop_sink(name)) FROM revenue_sink.sink_catalog;
 RESET client_min_messages;
 DROP SCHEMA app CASCADE;
--- One view of two is given away: who owns the ingest view owns the sink.
+-- One view of two is given away: whoever owns the ingest view owns the sink.
 SELECT set_up();
 ALTER VIEW app.fact OWNER TO regress_rsink_heir;
 SELECT * FROM may();
@@ -159,7 +162,7 @@ SET ROLE regress_rsink_owner;
 SELECT revenue_sink.alter_sink('app');
 RESET ROLE;
 SELECT * FROM may();
--- Who has owned the other one alone doesn't dispose of it.
+-- A role that has owned only the fact view may not drop the sink.
 DROP VIEW app.fact;
 SELECT * FROM may();
 SELECT revenue_sink.drop_sink('app');
@@ -169,7 +172,8 @@ DROP SCHEMA app CASCADE;
 -- DROP OWNED, and a role that is dropped
 --
 SELECT set_up();
--- By the owner: it can't take away what it may read, and gets out.
+-- The owner calls DROP OWNED: it can't take away its own right to read the
+-- tables, so the owner can still drop the sink.
 SET ROLE regress_rsink_owner;
 SET client_min_messages = error;
 DROP OWNED BY regress_rsink_owner CASCADE;
@@ -177,7 +181,8 @@ RESET client_min_messages;
 SELECT sink, owner, fact, ingest, problem FROM revenue_sink.sink;
 SELECT revenue_sink.drop_sink('app');
 RESET ROLE;
--- By somebody who can: that one is left with it.
+-- A superuser calls DROP OWNED for the owner: the sink is left to the extension's
+-- owner.
 SELECT set_up();
 SET client_min_messages = error;
 DROP OWNED BY regress_rsink_owner CASCADE;
@@ -197,7 +202,7 @@ SELECT * FROM may();
 SELECT sink, owner, fact, ingest, problem FROM revenue_sink.sink;
 SELECT revenue_sink.drop_sink('app');
 DROP SCHEMA app CASCADE;
--- Of a sink that has views its former owner is nothing any more.
+-- While a sink has views, a former owner has no rights on it any more.
 SELECT set_up();
 REASSIGN OWNED BY regress_rsink_owner TO regress_rsink_heir;
 DROP OWNED BY regress_rsink_owner;
@@ -207,8 +212,8 @@ DROP SCHEMA app CASCADE;
 SELECT count - :before AS left FROM left_behind;
 
 --
--- Event triggers run amid our statements, with our search_path: where a name isn't
--- found, it is said why
+-- Event triggers run amid the extension's statements, with its search_path: if a
+-- trigger doesn't find a name, the error explains why
 --
 CREATE TABLE ddl_log (tag text, search_path text);
 CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$
@@ -228,26 +233,27 @@ CREATE EVENT TRIGGER regress_log ON ddl_command_start EXECUTE FUNCTION call_ddl(
 SELECT revenue_sink.create_sink('app');
 \echo SQLSTATE :SQLSTATE
 DROP EVENT TRIGGER regress_log;
--- As the hint says
+-- The function is altered as the hint says.
 ALTER FUNCTION log_ddl SET search_path = public;
 CREATE EVENT TRIGGER regress_log ON ddl_command_end EXECUTE FUNCTION log_ddl();
 SELECT revenue_sink.create_sink('app');
 SELECT count(*) > 10 AS logged FROM ddl_log;
 DROP EVENT TRIGGER regress_log;
--- sql_drop, in drop_sink()
+-- A trigger on sql_drop fails in drop_sink().
 CREATE EVENT TRIGGER regress_log ON sql_drop EXECUTE FUNCTION call_ddl();
 SELECT revenue_sink.drop_sink('app');
 \echo SQLSTATE :SQLSTATE
 DROP EVENT TRIGGER regress_log;
 SELECT revenue_sink.drop_sink('app');
--- What isn't found for other reasons, outside of our statements, says nothing of it.
+-- If a name isn't found for another reason, outside of the extension's
+-- statements, the error has no such hint.
 SELECT revenue_sink.create_sink('app', 'no_schema.fact', 'no_schema.events');
 DROP TABLE ddl_log;
 DROP FUNCTION log_ddl, call_ddl, ddl_name;
 
 --
--- No secret in any message, however late create_sink() fails. Sequences keep what
--- a transaction that fails has noted: here, its key.
+-- No message has the secret key, however late create_sink() fails. Sequences keep
+-- what a failed transaction has noted: here, its key
 --
 CREATE SEQUENCE noted_1 MINVALUE -9223372036854775808;
 CREATE SEQUENCE noted_2 MINVALUE -9223372036854775808;
@@ -258,8 +264,8 @@ BEGIN
 			setval('public.noted_2', ('x' || encode(substr(key, 9, 8), 'hex'))::bit(64)::bigint);
 	END IF;
 END $$;
--- All that an error says of a call, and whether the key is in it, in any form.
--- "known": was there a key by then?
+-- This function collects all that an error says of a call, and looks for the key
+-- in it, in any form. "known" tells whether there was a key by then.
 CREATE FUNCTION secret(call text, OUT state text, OUT message text, OUT known boolean, OUT leaks boolean) LANGUAGE plpgsql AS $$
 DECLARE
 	one text; two text; three text; four text; five text; six text; seven text;
@@ -281,7 +287,7 @@ BEGIN
 	leaks := position(encode(key, 'hex') IN told) > 0 OR position(encode(key, 'base64') IN told) > 0
 		OR position(encode(key, 'escape') IN told) > 0;
 END $$;
--- From the first statement that has a key on: whatever fails, notes what it finds.
+-- Once there is a key, this trigger notes it and fails at every statement.
 CREATE FUNCTION note_and_fail() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE
 	stack text;
@@ -295,7 +301,7 @@ END $$;
 CREATE EVENT TRIGGER regress_late ON ddl_command_start EXECUTE FUNCTION note_and_fail();
 SELECT * FROM secret('SELECT revenue_sink.create_sink(''app'')');
 DROP EVENT TRIGGER regress_late;
--- A constraint, and a trigger, of the catalog itself
+-- A constraint on the catalog fails, and so does a trigger on the catalog,
 CREATE FUNCTION note_row() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	stack text;
@@ -315,7 +321,7 @@ CREATE TRIGGER regress_fail AFTER INSERT ON revenue_sink.sink_catalog FOR EACH R
 SELECT * FROM secret('SELECT revenue_sink.create_sink(''app'')');
 DROP TRIGGER regress_fail ON revenue_sink.sink_catalog;
 SELECT revenue_sink.create_sink('app');
--- of alter_sink(), whose row has its key,
+-- also in alter_sink(), whose row has the key.
 ALTER TABLE revenue_sink.sink_catalog ADD CONSTRAINT regress_never CHECK (max_future < '1 day');
 SELECT * FROM secret('SELECT revenue_sink.alter_sink(''app'', max_future => ''2 days'')');
 ALTER TABLE revenue_sink.sink_catalog DROP CONSTRAINT regress_never;
@@ -324,7 +330,7 @@ SELECT * FROM secret('SELECT revenue_sink.alter_sink(''app'', max_future => ''1 
 DROP TRIGGER regress_fail ON revenue_sink.sink_catalog;
 DROP TRIGGER regress_note ON revenue_sink.sink_catalog;
 SELECT revenue_sink.drop_sink('app');
--- An extension's owner who may not use the schema in which the views are to be
+-- The extension's owner may not use the schema of the new views.
 CREATE ROLE regress_rsink_maker;
 CREATE SCHEMA hidden;
 BEGIN;
@@ -341,14 +347,14 @@ SELECT * FROM secret('SELECT revenue_sink.create_sink(''app'', ''hidden.fact'', 
 ROLLBACK;
 DROP SCHEMA hidden;
 DROP ROLE regress_rsink_maker;
--- What is logged of a call, nested statements and all
+-- The server logs a call, its nested statements included.
 SELECT current_database() AS db \gset
 \setenv PGDATABASE :db
 \set secret_log `PGOPTIONS="-c client_min_messages=log -c log_statement=all -c log_min_error_statement=debug5 -c log_duration=on -c debug_print_parse=on -c debug_print_rewritten=on -c debug_print_plan=on -c session_preload_libraries=auto_explain -c auto_explain.log_min_duration=0 -c auto_explain.log_nested_statements=on -c auto_explain.log_verbose=on -c auto_explain.log_analyze=on -c auto_explain.log_triggers=on" psql -XqAt -c "SELECT revenue_sink.create_sink('app')" -c "SELECT revenue_sink.apply('app', 'o', 'a', '2024-03-01 10:01+00', 1)" -c "SELECT revenue_sink.alter_sink('app', max_future => '2 hours')" -c "CALL revenue_sink.recover('app', 'job', NULL, 1)" -c "SELECT revenue_sink.merge('app')" -c "SELECT * FROM revenue_sink.sink" -c "SELECT * FROM revenue_sink.stat_sink" 2>&1`
 SELECT length(:'secret_log') > 1000 AS logged, position(encode(hash_key, 'hex') IN :'secret_log') AS hex,
 	position(encode(hash_key, 'escape') IN :'secret_log') AS escape, position(encode(hash_key, 'base64') IN :'secret_log') AS base64
 FROM revenue_sink.sink_catalog;
--- Who sees the key?
+-- No role may read the key.
 SELECT count(*) FROM pg_roles, revenue_sink.sink_catalog WHERE rolname ~ '^regress_rsink'
 	AND has_column_privilege(rolname, 'revenue_sink.sink_catalog', 'hash_key', 'SELECT');
 SELECT revenue_sink.drop_sink('app');
@@ -357,7 +363,7 @@ DROP FUNCTION note_and_fail;
 DROP SEQUENCE noted_1, noted_2;
 
 --
--- The schema has another name
+-- The schema has been renamed
 --
 SELECT revenue_sink.create_sink('app', dedup_window => '1000 days');
 ALTER SCHEMA revenue_sink RENAME TO sink_of_mine;
@@ -374,7 +380,8 @@ ALTER SCHEMA sink_of_mine RENAME TO revenue_sink;
 INSERT INTO order_events VALUES ('o', 'a', '2024-03-01 10:01+00', 1);
 
 --
--- ON CONFLICT on the ingest view: nothing to say, or what to write instead
+-- ON CONFLICT on the ingest view: without columns there is nothing to say, with
+-- columns the hint says what to write instead
 --
 INSERT INTO order_events VALUES ('o', 'b', '2024-03-01 10:01+00', 1), ('o', 'a', '2024-03-01 10:01+00', 1) ON CONFLICT DO NOTHING;
 INSERT INTO order_events VALUES ('o', 'c', '2024-03-01 10:01+00', 1) ON CONFLICT (order_id, event_id) DO NOTHING;
@@ -391,7 +398,7 @@ WITH w AS (INSERT INTO order_events VALUES ('o', 'c', '2024-03-01 10:01+00', 1) 
 \echo SQLSTATE :SQLSTATE
 EXPLAIN INSERT INTO order_events VALUES ('o', 'c', '2024-03-01 10:01+00', 1) ON CONFLICT (order_id) DO NOTHING;
 \echo SQLSTATE :SQLSTATE
--- Of tables, and of other views, it is as ever.
+-- ON CONFLICT on tables and on other views works as ever.
 CREATE TABLE plain (order_id text PRIMARY KEY, amount numeric);
 CREATE VIEW plain_view AS SELECT * FROM plain;
 INSERT INTO plain VALUES ('o', 1) ON CONFLICT (order_id) DO UPDATE SET amount = 2;
@@ -400,7 +407,8 @@ INSERT INTO plain VALUES ('o', 1) ON CONFLICT (amount) DO NOTHING;
 DROP TABLE plain CASCADE;
 
 --
--- A column that the owner adds to the ingest view: a value in it is refused, none isn't
+-- The owner adds a column to the ingest view: a value in that column is refused,
+-- NULL isn't
 --
 CREATE FUNCTION add_column(view text, added text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -434,7 +442,7 @@ INSERT INTO in_t VALUES ('2024-03-01 10:01+00', '', 1, NULL, 'hello');
 INSERT INTO in_t VALUES ('2024-03-01 10:01+00', '', 1, NULL, NULL);
 INSERT INTO in_t (minute, revenue) VALUES ('2024-03-01 10:02+00', 1);
 SELECT minute, revenue FROM fact_t ORDER BY minute;
--- New names of columns change nothing.
+-- Renamed columns change nothing.
 ALTER VIEW order_events ALTER COLUMN note DROP DEFAULT;
 ALTER VIEW order_events RENAME COLUMN order_id TO shop_order;
 INSERT INTO order_events (shop_order, event_id, event_time, amount) VALUES ('o', 'a', '2024-03-01 10:01+00', 1), ('o', 'g', '2024-03-01 10:01+00', 1);

@@ -1,7 +1,7 @@
 --
--- Savepoints around a batch: of drivers that set one before each statement, of
--- psql, of exception blocks. A batch that is rolled back with its savepoint has
--- not begun; nothing that is written after it commits by itself.
+-- Savepoints around a batch: those that drivers set before each statement, those
+-- of psql, those of exception blocks. A batch that is rolled back with its
+-- savepoint has not begun; nothing that is written after that commits by itself.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -17,7 +17,8 @@ CREATE FUNCTION pay(id text) RETURNS text LANGUAGE sql AS $$
 	SELECT revenue_sink.apply('s', 'o', id, '2024-03-01 10:01+00', 1) $$;
 CREATE FUNCTION store(next bigint) RETURNS void LANGUAGE sql AS $$
 	SELECT revenue_sink.store_offsets('s', 'log', '{0}', ARRAY[next]) $$;
--- The ledger as it is, what came of the events, and the counters of this server.
+-- These queries show the ledger as it is, what became of the events, and the
+-- counters of this server.
 PREPARE ledger AS SELECT writer, number, last, events, newest, ended_at IS NOT NULL AS ended
 	FROM revenue_sink.ledger WHERE sink_id > 0 ORDER BY writer, number;
 PREPARE state AS SELECT coalesce(sum(revenue), 0) AS revenue, coalesce(sum(events), 0) AS events,
@@ -28,7 +29,8 @@ PREPARE held AS SELECT writer, epoch, number, events, state FROM revenue_sink.pr
 CALL revenue_sink.recover('s', 'job', NULL, 1);
 
 --
--- Released, at once or at the end, or never: one batch like any other
+-- The savepoint is released, at once or at the end, or never: the batch is like
+-- any other
 --
 BEGIN;
 SAVEPOINT a;
@@ -57,12 +59,13 @@ INSERT INTO order_events VALUES ('o', 'd', '2024-03-01 10:01+00', 1);
 COMMIT;
 EXECUTE ledger;
 EXECUTE state;
--- The number is done.
+-- The batch of this number is done.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(3);
 COMMIT;
--- Not twice, not after writing, at whatever depth.
+-- A batch can't begin twice, nor after the transaction has written, at whatever
+-- depth.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(4);
@@ -80,7 +83,7 @@ SAVEPOINT b;
 SELECT batch(4);
 \echo SQLSTATE :SQLSTATE
 ROLLBACK;
--- What a savepoint has written and taken back isn't written.
+-- Writes that a savepoint has rolled back don't matter.
 BEGIN;
 SAVEPOINT a;
 SELECT pay('e'), store(9);
@@ -91,7 +94,8 @@ EXECUTE ledger;
 EXECUTE state;
 
 --
--- Rolled back: there is no batch, and its number may be begun again, here
+-- The savepoint is rolled back: there is no batch, and its number may be begun
+-- again, in the same transaction
 --
 BEGIN;
 SAVEPOINT a;
@@ -107,7 +111,8 @@ SELECT batch(5), pay('f'), store(9);
 ROLLBACK TO a;
 SELECT batch(5), pay('f'), store(5);
 COMMIT;
--- and there, with nothing written since it is no error either.
+-- and in a later one; if nothing has been written since the rollback, COMMIT is
+-- no error either.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(6), pay('g');
@@ -127,8 +132,8 @@ EXECUTE ledger;
 EXECUTE state;
 
 --
--- Rolled back, and more is written: that would commit outside of any batch.
--- Neither COMMIT nor PREPARE lets it.
+-- The savepoint is rolled back, and more is written: this would commit outside of
+-- any batch, so COMMIT and PREPARE fail
 --
 BEGIN;
 SAVEPOINT a;
@@ -145,7 +150,7 @@ SELECT pay('i');
 PREPARE TRANSACTION 'remains';
 \echo SQLSTATE :SQLSTATE
 SELECT count(*) FROM pg_prepared_xacts;
--- By the other doors, in savepoints, duplicates included.
+-- The writes come through the other doors, in savepoints, and are duplicates.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(7);
@@ -188,7 +193,7 @@ ROLLBACK TO a;
 SELECT pay('i');
 COMMIT;
 \echo SQLSTATE :SQLSTATE
--- What is taken back isn't written.
+-- Writes that are rolled back, too, don't matter.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(7);
@@ -196,7 +201,8 @@ ROLLBACK TO a;
 SELECT pay('i');
 ROLLBACK TO a;
 COMMIT;
--- To a savepoint that was set after the batch began: the batch stays.
+-- The rollback is to a savepoint that was set after the batch began: the batch
+-- goes on.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(7);
@@ -205,7 +211,7 @@ SELECT pay('x');
 ROLLBACK TO b;
 SELECT pay('h'), store(7);
 COMMIT;
--- The next transaction knows nothing of it: no batch, no error.
+-- The next transaction isn't affected: it has no batch, and gets no error.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(8);
@@ -214,7 +220,7 @@ ROLLBACK;
 SELECT pay('i');
 EXECUTE ledger;
 EXECUTE state;
--- Nor is another sink touched by it.
+-- Writes to another sink aren't affected either.
 SELECT revenue_sink.create_sink('t', 'fact_t', 'in_t', mode => 'totals');
 BEGIN;
 SAVEPOINT a;
@@ -222,7 +228,7 @@ SELECT batch(8);
 ROLLBACK TO a;
 SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00}', '{1}');
 COMMIT;
--- One in mode 'totals' is treated alike.
+-- A batch of a sink in mode 'totals' is treated alike.
 CALL revenue_sink.recover('t', 'job', NULL, 1);
 BEGIN;
 SAVEPOINT a;
@@ -242,14 +248,15 @@ COMMIT;
 SELECT minute, revenue FROM fact_t ORDER BY minute;
 SELECT number, last_number FROM (SELECT number FROM revenue_sink.ledger b JOIN revenue_sink.sink_catalog s ON s.id = b.sink_id
 	WHERE s.name = 't') AS b, revenue_sink.writer WHERE sink = 't';
--- A batch of one sink is lost, one of another begins.
+-- A batch of one sink is rolled back, and a batch of another sink begins.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(8), pay('j');
 ROLLBACK TO a;
 SELECT revenue_sink.begin_batch('t', 'job', 'w1', 1, 2), revenue_sink.upsert('t', '{2024-03-01 10:03+00}', '{7}');
 COMMIT;
--- It isn't found again by beginning another one: what is written to the first one is of no batch of it.
+-- A batch of another sink doesn't bring the first one back: writes to the first
+-- sink belong to no batch of that sink.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(8), pay('j');
@@ -261,7 +268,7 @@ COMMIT;
 SELECT revenue_sink.drop_sink('t');
 
 --
--- psql with ON_ERROR_ROLLBACK: a savepoint a statement
+-- psql with ON_ERROR_ROLLBACK sets a savepoint before each statement
 --
 \set ON_ERROR_ROLLBACK on
 BEGIN;
@@ -287,7 +294,8 @@ SELECT revenue_sink.outcome(:'gid');
 EXECUTE state;
 
 --
--- pgjdbc's autosave: one of the same name before each statement, and none is released
+-- pgjdbc's autosave sets a savepoint of the same name before each statement, and
+-- releases none
 --
 BEGIN;
 SAVEPOINT "PGJDBC_AUTOSAVE";
@@ -314,7 +322,7 @@ SAVEPOINT "PGJDBC_AUTOSAVE";
 PREPARE TRANSACTION :'gid';
 EXECUTE held;
 SELECT revenue_sink.outcome(:'gid'), pay('n');
--- Its number is done, also for whoever asks in a savepoint.
+-- The batch's number is done, also for a caller in a savepoint.
 BEGIN;
 SAVEPOINT "PGJDBC_AUTOSAVE";
 SELECT batch(12);
@@ -336,7 +344,8 @@ SELECT revenue_sink.merge('s') > 0 AS merged;
 EXECUTE state;
 
 --
--- pre_commit() in a savepoint that is rolled back: the batch goes on, its gid stays the same
+-- pre_commit() is called in a savepoint that is rolled back: the batch goes on,
+-- and its gid stays the same
 --
 BEGIN;
 SELECT batch(14), pay('q');
@@ -348,7 +357,8 @@ SELECT revenue_sink.pre_commit('s') = :'gid' AS "the same again";
 PREPARE TRANSACTION :'gid';
 EXECUTE held;
 CALL revenue_sink.commit_prepared(:'gid');
--- Begun in a savepoint that is rolled back and begun again, it is the transaction that counts.
+-- A batch is rolled back with its savepoint and begun again: its gid stays the
+-- same, since it names the transaction.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(15), pay('r');
@@ -360,7 +370,7 @@ EXECUTE held;
 SELECT revenue_sink.outcome(:'gid');
 CALL revenue_sink.commit_prepared(:'gid');
 SELECT revenue_sink.outcome(:'gid');
--- The gid of a batch that is rolled back with its savepoint names nothing.
+-- If the batch isn't begun again, its gid names nothing.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(16), pay('s');
@@ -368,7 +378,7 @@ SELECT revenue_sink.pre_commit('s') AS gid \gset
 ROLLBACK TO a;
 COMMIT;
 SELECT revenue_sink.outcome(:'gid') NOT IN ('committed', 'in doubt', 'open') AS lost;
--- Prepared without pre_commit, it is found like others.
+-- A batch that is prepared without pre_commit() is found like others.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(16), pay('s'), store(16);
@@ -395,7 +405,8 @@ BEGIN
 	EXCEPTION WHEN division_by_zero THEN
 	END;
 END $$;
--- With the block the batch is gone: what comes after it doesn't commit,
+-- The batch is rolled back with its block: what is written after it doesn't
+-- commit,
 DO $$
 BEGIN
 	BEGIN
@@ -406,7 +417,7 @@ BEGIN
 	PERFORM pay('w');
 END $$;
 \echo SQLSTATE :SQLSTATE
--- unless it is begun again.
+-- unless the batch is begun again.
 DO $$
 BEGIN
 	FOR i IN 0..2 LOOP
@@ -419,7 +430,8 @@ BEGIN
 	END LOOP;
 	PERFORM store(18);
 END $$;
--- One that is refused in a block has not begun. The transaction may write without it.
+-- A batch that is refused in a block has not begun. The transaction may write
+-- without it.
 DO $$
 BEGIN
 	BEGIN
@@ -435,7 +447,7 @@ BEGIN
 END $$;
 EXECUTE ledger;
 EXECUTE state;
--- A fence that comes while the batch is in its savepoint is told at COMMIT.
+-- A batch in a savepoint is fenced off: COMMIT reports it.
 BEGIN;
 SAVEPOINT a;
 SELECT batch(19), pay('x');
@@ -444,7 +456,7 @@ INSERT INTO revenue_sink.epoch (sink_id, job, writer, epoch, opened_at)
 COMMIT;
 \echo SQLSTATE :SQLSTATE
 
--- Nothing is left of all that: folded, the ledger has what has committed.
+-- Of all that, the folded ledger has only the batches that have committed.
 SELECT number, last, events FROM revenue_sink.ledger WHERE sink_id > 0 AND writer = 'w1' ORDER BY number;
 SELECT revenue_sink.merge('s') > 0 AS merged;
 SELECT string_agg(CASE WHEN revenue_sink.seen('s', 'o', chr(i)) THEN chr(i) END, '' ORDER BY i) AS seen FROM generate_series(97, 122) AS i;

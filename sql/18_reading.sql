@@ -1,6 +1,6 @@
 --
--- The fact view reads like a table: the same rows in whatever way they are asked
--- for, and plans that use the indexes.
+-- The fact view reads like a table: queries of all kinds find the same rows, and
+-- their plans use the indexes.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -14,7 +14,7 @@ SELECT revenue_sink.create_sink('events', 'by_events', 'events_in', dedup_window
 SELECT revenue_sink.create_sink('totals', 'by_totals', 'totals_in', mode => 'totals');
 SELECT max(id) FILTER (WHERE name = 'events') AS e, max(id) FILTER (WHERE name = 'totals') AS t FROM revenue_sink.sink_catalog \gset
 
--- What the views are compared with: the rows of all tables, grouped.
+-- The views are compared with these: the rows of all tables, grouped.
 CREATE MATERIALIZED VIEW events_truth AS
 	SELECT minute, group_key, sum(revenue) AS revenue, sum(events)::bigint AS events
 	FROM (TABLE revenue_sink.total_:e UNION ALL TABLE revenue_sink.delta_:e) AS r
@@ -27,7 +27,7 @@ CREATE MATERIALIZED VIEW totals_truth AS
 		WHERE minute > '-infinity' WINDOW w AS (PARTITION BY minute, group_key)) AS ranked
 	WHERE (version IS NULL OR version = highest) AND r = 1 ORDER BY minute, group_key, sequence DESC;
 
--- Eight hours of every third minute in four groups.
+-- The table has eight hours of every third minute in four groups.
 CREATE TABLE day AS
 	SELECT '2024-03-01 04:00+00'::timestamptz + i * interval '1 minute' AS minute, g AS group_key, i
 	FROM generate_series(0, 479, 3) AS i, unnest('{a,b,c,""}'::text[]) AS g;
@@ -43,7 +43,8 @@ BEGIN
 	RETURN result;
 END $$;
 
--- Each query's rows from a view and from what it is compared with, at @.
+-- Each query runs on a view, and on the rows that the view is compared with; @
+-- stands for either.
 CREATE TABLE query (q text);
 COPY query FROM STDIN;
 SELECT * FROM @
@@ -75,7 +76,7 @@ BEGIN
 	EXECUTE format('SELECT md5(string_agg(q::text, '','' ORDER BY q::text COLLATE "C")) FROM (%s) AS q', query) INTO result;
 	RETURN result;
 END $$;
--- The queries whose rows differ, whatever the planner makes of them.
+-- This function finds the queries whose rows differ, for several plans.
 CREATE FUNCTION differs() RETURNS TABLE (setting text, query text) LANGUAGE plpgsql AS $$
 BEGIN
 	REFRESH MATERIALIZED VIEW events_truth;
@@ -103,20 +104,22 @@ SELECT pay('a', 'true');
 SELECT * FROM differs();
 SELECT revenue_sink.merge('events') > 0 AS merged, revenue_sink.merge('totals') > 0 AS merged;
 SELECT * FROM differs();
--- Deltas of the last minutes, of which some have no total yet; of some groups; of one.
+-- Deltas are in the last minutes, some of which have no total yet; in some
+-- groups; in one minute.
 SELECT pay('b', 'i > 400'), pay('bb', $$ i > 470 AND group_key = 'a' $$), pay('c', 'i = 477');
 INSERT INTO day SELECT '2024-03-02'::timestamptz + i * interval '1 minute', g, 480 + i FROM generate_series(0, 9) AS i, unnest('{a,new}'::text[]) AS g;
 SELECT pay('d', 'i >= 475'), pay('e', 'i >= 480');
 SELECT * FROM differs();
 SELECT revenue_sink.merge('events') > 0 AS merged, revenue_sink.merge('totals') > 0 AS merged;
--- Spread over the day, with gaps.
+-- Deltas are spread over the day, with gaps.
 SELECT pay('f', 'i % 97 < 5'), pay('ff', $$ i % 31 < 7 AND group_key = '' $$), pay('g', 'i = 300');
 SELECT * FROM differs();
--- All.
+-- Every minute and group has deltas.
 SELECT sum(pay('h' || i, 'true')) FROM generate_series(1, 4) AS i;
 SELECT * FROM differs();
 
--- What a transaction has written itself, too, and nothing of a savepoint that was rolled back.
+-- A transaction sees its own deltas, too, but not those of a savepoint that was
+-- rolled back.
 BEGIN;
 SELECT pay('i', 'i < 40');
 SELECT * FROM differs();
@@ -128,7 +131,8 @@ SELECT * FROM differs();
 ROLLBACK;
 SELECT * FROM differs();
 
--- A cursor goes on when the savepoint in which it was first fetched from is rolled back.
+-- A cursor goes on when the savepoint in which it was first fetched from is
+-- rolled back.
 BEGIN;
 DECLARE c NO SCROLL CURSOR FOR SELECT group_key, events FROM by_events ORDER BY minute DESC, group_key;
 SAVEPOINT s;
@@ -138,7 +142,7 @@ FETCH 2 FROM c;
 COMMIT;
 
 --
--- Plans: nodes from the top down, without those of sub-selects.
+-- The plans: their nodes from the top down, without those of sub-selects
 --
 CREATE FUNCTION nodes(plan jsonb, depth int) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -167,7 +171,7 @@ BEGIN
 	RETURN QUERY SELECT * FROM nodes(result->0->'Plan', 0);
 END $$;
 SELECT revenue_sink.merge('events') > 0 AS merged, revenue_sink.merge('totals') > 0 AS merged;
--- Forty days more, and deltas again.
+-- There are forty days more, and deltas again.
 INSERT INTO revenue_sink.total_:e SELECT minute - n * interval '1 day', group_key, revenue, events
 	FROM revenue_sink.total_:e, generate_series(1, 40) AS n WHERE minute < '2024-03-02' AND n < 40;
 INSERT INTO revenue_sink.total_:t SELECT minute - n * interval '1 day', group_key, revenue, version, epoch, number, sequence
@@ -175,20 +179,21 @@ INSERT INTO revenue_sink.total_:t SELECT minute - n * interval '1 day', group_ke
 SELECT pay('l', 'i > 400');
 VACUUM ANALYZE revenue_sink.total_:e; VACUUM ANALYZE revenue_sink.delta_:e; VACUUM ANALYZE revenue_sink.total_:t; VACUUM ANALYZE revenue_sink.delta_:t; ANALYZE day;
 SET max_parallel_workers_per_gather = 0;
--- One kind of index scan, or chance decides between two; and what all versions have.
+-- Only one kind of index scan is allowed, so that chance doesn't decide between
+-- two, and only nodes that all versions have.
 SET enable_bitmapscan = off;
 SET enable_memoize = off;
 CREATE VIEW of_a_user AS SELECT group_key, minute AS at, revenue * 2 AS twice FROM by_events WHERE revenue > 0;
--- the latest
+-- the latest rows
 SELECT * FROM plan($$ SELECT * FROM by_events ORDER BY minute DESC LIMIT 5 $$);
 SELECT * FROM plan($$ SELECT * FROM by_totals ORDER BY minute DESC LIMIT 5 $$);
--- the first
+-- the first rows
 SELECT * FROM plan($$ SELECT * FROM by_events ORDER BY minute LIMIT 5 $$);
 SELECT * FROM plan($$ SELECT * FROM by_totals ORDER BY minute LIMIT 5 $$);
--- by both
+-- the latest rows in the order of both columns
 SELECT * FROM plan($$ SELECT * FROM by_events ORDER BY minute DESC, group_key DESC LIMIT 5 $$);
 SELECT * FROM plan($$ SELECT * FROM by_totals ORDER BY minute DESC, group_key DESC LIMIT 5 $$);
--- by both, upwards
+-- the first rows in the order of both columns
 SELECT * FROM plan($$ SELECT * FROM by_events ORDER BY minute, group_key LIMIT 5 $$);
 SELECT * FROM plan($$ SELECT * FROM by_totals ORDER BY minute, group_key LIMIT 5 $$);
 -- the greatest minute
@@ -197,26 +202,26 @@ SELECT * FROM plan($$ SELECT max(minute) FROM by_totals $$);
 -- the least minute
 SELECT * FROM plan($$ SELECT min(minute) FROM by_events $$);
 SELECT * FROM plan($$ SELECT min(minute) FROM by_totals $$);
--- one
+-- one row
 SELECT * FROM plan($$ SELECT * FROM by_events WHERE minute = '2024-03-01 10:00+00' AND group_key = 'a' $$);
 SELECT * FROM plan($$ SELECT * FROM by_totals WHERE minute = '2024-03-01 10:00+00' AND group_key = 'a' $$);
--- an hour
+-- one hour
 SELECT * FROM plan($$ SELECT sum(revenue) FROM by_events WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 11:00+00' $$);
 SELECT * FROM plan($$ SELECT sum(revenue) FROM by_totals WHERE minute >= '2024-03-01 10:00+00' AND minute < '2024-03-01 11:00+00' $$);
--- half a day by hour
+-- half a day, by hour
 SELECT * FROM plan($$ SELECT date_trunc('hour', minute), sum(revenue) FROM by_events WHERE minute >= '2024-03-01 00:00+00' AND minute < '2024-03-01 12:00+00' GROUP BY 1 $$);
 SELECT * FROM plan($$ SELECT date_trunc('hour', minute), sum(revenue) FROM by_totals WHERE minute >= '2024-03-01 00:00+00' AND minute < '2024-03-01 12:00+00' GROUP BY 1 $$);
--- all
+-- all rows
 SELECT * FROM plan($$ SELECT count(revenue) FROM by_events $$);
 SELECT * FROM plan($$ SELECT count(revenue) FROM by_totals $$);
 -- a join on minute
 SELECT * FROM plan($$ SELECT d.i, v.revenue FROM (SELECT * FROM day WHERE i = 180 LIMIT 3) AS d JOIN by_events v USING (minute) $$);
 SELECT * FROM plan($$ SELECT d.i, v.revenue FROM (SELECT * FROM day WHERE i = 180 LIMIT 3) AS d JOIN by_totals v USING (minute) $$);
--- through a view of a user's
+-- through a user's view
 SELECT * FROM plan($$ SELECT * FROM of_a_user ORDER BY at DESC LIMIT 5 $$);
 SELECT * FROM plan($$ SELECT * FROM of_a_user WHERE at = '2024-03-01 10:00+00' AND group_key = 'a' $$);
 SELECT * FROM plan($$ SELECT max(at) FROM of_a_user $$);
--- in parallel
+-- a parallel query
 SET max_parallel_workers_per_gather = 2;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
@@ -228,7 +233,7 @@ RESET parallel_setup_cost;
 RESET parallel_tuple_cost;
 RESET min_parallel_table_scan_size;
 
--- Through postgres_fdw: what is asked goes to the sink's server.
+-- Through postgres_fdw: conditions and aggregates are sent to the sink's server.
 \set ECHO none
 SELECT format('CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (dbname %L, host %L, port %L)', current_database(),
 	split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port')) \gexec
@@ -254,7 +259,7 @@ DROP SERVER here CASCADE;
 RESET client_min_messages;
 
 --
--- The function in the view is of no use to anybody else.
+-- A stranger can't use the view's functions to read the deltas.
 --
 CREATE ROLE regress_rsink_reader;
 GRANT SELECT ON of_a_user TO regress_rsink_reader;
@@ -276,7 +281,7 @@ SELECT revenue_sink.winner_of(:'deltas', 'guessed', '2024-03-01 11:57+00', 'a');
 SELECT revenue_sink.revenue_of('pg_class', '', '2024-03-01 11:57+00', 'a');
 \set VERBOSITY default
 RESET ROLE;
--- No definition of a view has the secret.
+-- No view's definition contains the secret.
 SELECT length(group_key) > 30 AS long FROM revenue_sink.delta_:e WHERE minute = '-infinity';
 SELECT count(*) FROM pg_views, (SELECT group_key AS secret FROM revenue_sink.delta_:e WHERE minute = '-infinity') AS s WHERE strpos(definition, secret) > 0;
 

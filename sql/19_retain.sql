@@ -1,6 +1,6 @@
 --
--- The setting retain: which facts are removed, what comes too late for them, and
--- that a reader sees a minute whole or not at all.
+-- The setting retain: which minutes are removed, which events come too late for
+-- them, and that a reader sees a minute whole or not at all.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS revenue_sink;
@@ -9,7 +9,7 @@ SET timezone = 'UTC';
 SET datestyle = 'ISO';
 \set SHOW_CONTEXT never
 
--- Values that it can't have.
+-- These values are refused.
 SELECT revenue_sink.create_sink('s', retain => '0');
 SELECT revenue_sink.create_sink('s', retain => '-1 day');
 SELECT revenue_sink.create_sink('s', retain => '1 month');
@@ -17,7 +17,8 @@ SELECT revenue_sink.create_sink('s', retain => '23 hours');
 SELECT revenue_sink.create_sink('s', dedup_window => '1 hour', retain => '59 minutes');
 SELECT count(*) FROM revenue_sink.sink;
 
--- NULL, the default: for ever. A sink may keep no more than its dedup window.
+-- The default, NULL, keeps all minutes for ever. retain may not be shorter than
+-- the dedup window.
 SELECT revenue_sink.create_sink('s', dedup_window => '1 hour');
 PREPARE setting AS SELECT dedup_window, retain FROM revenue_sink.sink WHERE sink = 's';
 EXECUTE setting;
@@ -26,13 +27,14 @@ SELECT revenue_sink.alter_sink('s', retain => '-1 day');
 SELECT revenue_sink.alter_sink('s', retain => '1 month');
 SELECT revenue_sink.alter_sink('s', retain => '1 hour');
 EXECUTE setting;
--- Refused, whichever of the two is altered; both at once are looked at together.
+-- Such a setting is refused, whichever of the two is altered; if both are altered
+-- at once, the new values count.
 SELECT revenue_sink.alter_sink('s', dedup_window => '61 minutes');
 SELECT revenue_sink.alter_sink('s', dedup_window => '3 hours', retain => '2 hours');
 SELECT revenue_sink.alter_sink('s', dedup_window => '2 hours', retain => '4 hours');
 EXECUTE setting;
 SELECT revenue_sink.alter_sink('s', dedup_window => '1 hour');
--- NULL leaves it as it is, and 0 turns it off.
+-- NULL leaves retain as it is, and 0 turns it off.
 SELECT revenue_sink.alter_sink('s', retain => NULL);
 EXECUTE setting;
 SELECT revenue_sink.alter_sink('s', retain => '0');
@@ -54,8 +56,9 @@ SELECT revenue_sink.merge('s'), revenue_sink.expire('s');
 EXECUTE state;
 EXECUTE fact;
 
--- The horizon is 12:00. Two and a half hours are kept, of which the dedup window is
--- one: the limit is at 10:30. It is the start of a bucket, also where the horizon isn't.
+-- The horizon is 12:00. The sink keeps two and a half hours, of which the dedup
+-- window is one: the limit is 10:30. The limit is the start of a bucket, even if
+-- the horizon isn't.
 SELECT revenue_sink.alter_sink('s', retain => '2 hours 30 minutes');
 SELECT pay('f', '13:00:59.9');
 SELECT revenue_sink.expire('s');
@@ -63,11 +66,12 @@ EXECUTE state;
 EXECUTE fact;
 EXECUTE tables;
 SELECT * FROM revenue_sink.check('s');
--- What comes for a removed bucket is late.
+-- An event for a removed bucket is late,
 SELECT pay('a', '10:00'), pay('g', '10:29:59.999999');
 SELECT reason, event_id FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 
--- Whatever late_policy says: 'apply' counts what lies between the limit and the horizon.
+-- whatever late_policy says: 'apply' counts only events between the limit and the
+-- horizon.
 SELECT revenue_sink.alter_sink('s', late_policy => 'apply');
 SELECT pay('h', '10:29:59.999999', 5), pay('h', '10:30', 5), pay('i', '10:30:30', 7);
 SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o'], ARRAY['j', 'k', 'l'],
@@ -75,7 +79,7 @@ SELECT * FROM revenue_sink.apply('s', ARRAY['o', 'o', 'o'], ARRAY['j', 'k', 'l']
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
 
--- Deltas that aren't merged yet are a part of their bucket when it goes.
+-- Unmerged deltas are removed with their bucket, too.
 EXECUTE tables;
 SELECT pay('m', '13:31');
 SELECT revenue_sink.expire('s');
@@ -84,8 +88,8 @@ EXECUTE fact;
 EXECUTE tables;
 SELECT * FROM revenue_sink.check('s');
 
--- The limit never falls, as the horizon doesn't: a longer retain, or none, brings
--- nothing back, and lets nothing in.
+-- Like the horizon, the limit never falls: a longer retain, or none, brings no
+-- bucket back and lets no event in.
 SELECT revenue_sink.alter_sink('s', retain => '10 days');
 SELECT revenue_sink.expire('s');
 SELECT pay('n', '10:59:59');
@@ -102,7 +106,8 @@ EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
 SELECT revenue_sink.alter_sink('s', dedup_window => '1 hour', retain => '2 hours');
 
--- Rolled back, nothing is removed, nor late. A savepoint's rollback does as much.
+-- If expire() is rolled back, nothing is removed, and no event is late. The
+-- rollback of a savepoint does the same.
 BEGIN;
 SELECT pay('p', '15:00');
 SELECT revenue_sink.expire('s');
@@ -122,14 +127,15 @@ COMMIT;
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
 
--- An undecided event holds the horizon back, and so the limit: a held one too.
+-- An event of a prepared transaction holds the horizon back, and thereby the
+-- limit.
 BEGIN;
 SELECT pay('t', '13:05');
 PREPARE TRANSACTION 'held';
 SELECT pay('u', '20:00');
 SELECT revenue_sink.expire('s');
 EXECUTE state;
--- Likewise a deferred one.
+-- A deferred event does the same.
 SELECT pay('t', '13:05');
 SELECT revenue_sink.expire('s');
 ROLLBACK PREPARED 'held';
@@ -142,8 +148,9 @@ EXECUTE state;
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
 
--- late_policy 'apply' promises nothing. What is held for a bucket that goes
--- meanwhile is discarded and reported, and no reader ever sees it.
+-- late_policy 'apply' promises nothing. An event of a prepared transaction, whose
+-- bucket is removed meanwhile, is discarded and counted as such, and no reader
+-- ever sees it.
 BEGIN;
 SELECT pay('v', '18:30', 100);
 PREPARE TRANSACTION 'held';
@@ -158,11 +165,13 @@ EXECUTE state;
 EXECUTE fact;
 EXECUTE tables;
 SELECT * FROM revenue_sink.check('s');
--- The deferred copy of it is a duplicate no more: it is late like any other event.
+-- The deferred copy of that event is no duplicate any more: it is late like any
+-- other event.
 SELECT reason, event_id FROM revenue_sink.dead_letter WHERE sink = 's' ORDER BY event_id;
 SELECT * FROM revenue_sink.deferred;
 
--- A long time at once, and a limit before the first timestamp that there is.
+-- A long time is removed at once, and then the limit would lie before the first
+-- timestamp that there is.
 SELECT revenue_sink.alter_sink('s', retain => '100000000 days');
 SELECT revenue_sink.expire('s');
 SELECT revenue_sink.alter_sink('s', dedup_window => '1 microsecond', retain => '1 microsecond');
@@ -171,7 +180,7 @@ EXECUTE state;
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('s');
 
--- The other queries of a fact view see the limit, too.
+-- Other queries on the fact view see the limit, too.
 SELECT revenue_sink.alter_sink('s', dedup_window => '1 hour', retain => '1 hour', late_policy => 'reject');
 SELECT * FROM revenue_sink.apply('s', ARRAY(SELECT 'o' || i FROM generate_series(1, 300) i), ARRAY(SELECT 'e' FROM generate_series(1, 300)),
 	ARRAY(SELECT '2024-03-02 00:00+00'::timestamptz + i * interval '1 minute' FROM generate_series(1, 300) i), ARRAY(SELECT 1 FROM generate_series(1, 300)));
@@ -182,7 +191,7 @@ SELECT count(*) FROM fact_revenue_1m WHERE minute = '2024-03-02 03:59+00';
 SELECT minute FROM fact_revenue_1m ORDER BY minute LIMIT 1;
 SELECT * FROM revenue_sink.check('s');
 
--- Another sink is another matter.
+-- Another sink has a limit of its own.
 SELECT revenue_sink.create_sink('other', 'fact_other', 'events_other', dedup_window => '1 hour', retain => '1 day');
 SELECT revenue_sink.apply('other', 'o', 'e', '2024-03-01 10:00+00', 1);
 SELECT revenue_sink.expire('other');
@@ -194,7 +203,7 @@ DROP FUNCTION pay;
 DEALLOCATE ALL;
 
 --
--- Mode 'totals': the limit counts from the newest minute.
+-- Mode 'totals': the limit counts from the newest minute
 --
 SELECT revenue_sink.create_sink('t', 'totals', 'total_events', mode => 'totals', dedup_window => '1 hour', retain => '2 hours');
 CREATE FUNCTION put(at interval, revenue numeric, version bigint DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
@@ -212,7 +221,8 @@ SELECT revenue_sink.expire('t');
 EXECUTE state;
 EXECUTE fact;
 SELECT * FROM revenue_sink.check('t');
--- Too late: not taken, set aside once, by whatever door it comes.
+-- A total that comes too late is not taken, and becomes a dead letter once,
+-- through whichever door it comes.
 SELECT put('10:00', 9);
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:00+00', '2024-03-01 10:01+00', '2024-03-01 09:00+00']::timestamptz[],
 	ARRAY[9, 8, 7], ARRAY['', '', 'EUR']);
@@ -220,12 +230,13 @@ INSERT INTO total_events VALUES ('2024-03-01 09:30+00', NULL, 6), ('2024-03-01 1
 EXECUTE fact;
 SELECT reason, order_id, event_id, event_time, amount, group_key FROM revenue_sink.dead_letter WHERE sink = 't' ORDER BY event_time;
 EXECUTE state;
--- A minute that lies in the future, which is somebody's mistake, removes nothing.
+-- A minute in the future, which must be a mistake, removes nothing.
 SELECT revenue_sink.upsert('t', ARRAY[date_trunc('minute', now()) + interval '10 days'], ARRAY[1]);
 SELECT revenue_sink.expire('t');
 EXECUTE state;
 SELECT count(*) FROM totals;
--- Neither goes what an unfinished transaction may still set, and what follows.
+-- Minutes that an unfinished transaction may still set are kept, and so are all
+-- later ones.
 BEGIN;
 SELECT put('10:30', 1);
 PREPARE TRANSACTION 'held';
@@ -237,7 +248,8 @@ EXECUTE fact;
 SELECT revenue_sink.expire('t');
 EXECUTE state;
 SELECT * FROM revenue_sink.check('t');
--- Nor one's own, which can't be ranked before the commit; it is shown until then.
+-- The minutes that expire()'s own transaction has set are kept, too: their totals
+-- can't be ranked before the commit, and are shown until then.
 BEGIN;
 SELECT put('12:02', 1), put('15:00', 1);
 SELECT revenue_sink.expire('t');
@@ -246,7 +258,7 @@ COMMIT;
 EXECUTE state;
 SELECT revenue_sink.expire('t');
 EXECUTE state;
--- Rolled back, with the limit.
+-- If expire() is rolled back, the limit is as before.
 BEGIN;
 SELECT put('20:00', 1);
 COMMIT;

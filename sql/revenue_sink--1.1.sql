@@ -27,9 +27,10 @@ CREATE TABLE revenue_sink.sink_catalog (
 	retain interval
 ) USING heap;
 COMMENT ON TABLE revenue_sink.sink_catalog IS 'the sinks, with their settings and secret hash key';
-COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'in which the text of events is hashed';
-COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS 'fingerprint of a known event, as the server made it that the sink was created on';
-COMMENT ON COLUMN revenue_sink.sink_catalog.retain IS 'for how long facts are kept; NULL: for ever';
+COMMENT ON COLUMN revenue_sink.sink_catalog.encoding IS 'encoding in which the text of events is hashed';
+COMMENT ON COLUMN revenue_sink.sink_catalog.sample IS
+	'fingerprint of a known event, made by the server on which the sink was created';
+COMMENT ON COLUMN revenue_sink.sink_catalog.retain IS 'how long facts are kept; NULL means for ever';
 
 CREATE TABLE revenue_sink.sink_state (
 	sink_id integer PRIMARY KEY,
@@ -42,11 +43,13 @@ CREATE TABLE revenue_sink.sink_state (
 	discarded bigint NOT NULL DEFAULT 0
 ) USING heap;
 COMMENT ON TABLE revenue_sink.sink_state IS
-	'watermark, horizon, how many events were seen and have expired; of a sink in mode ''totals'' how many totals are merged';
-COMMENT ON COLUMN revenue_sink.sink_state.retained_from IS 'facts of buckets that start before are removed; never falls';
-COMMENT ON COLUMN revenue_sink.sink_state.removed IS 'how many events, in mode ''totals'' totals, were removed with their buckets';
+	'per sink: watermark, horizon, how many events were seen and have expired; in mode ''totals'' how many totals are merged';
+COMMENT ON COLUMN revenue_sink.sink_state.retained_from IS
+	'facts of buckets that start before this time are removed; never decreases';
+COMMENT ON COLUMN revenue_sink.sink_state.removed IS
+	'how many events, or in mode ''totals'' how many totals, were removed with their buckets';
 COMMENT ON COLUMN revenue_sink.sink_state.discarded IS
-	'how many events, in mode ''totals'' versions of totals, came for a bucket that had been removed';
+	'how many events, or in mode ''totals'' how many versions of totals, came for a bucket that had been removed';
 
 CREATE TABLE revenue_sink.deferred_event (
 	sink_id integer NOT NULL,
@@ -86,7 +89,8 @@ CREATE TABLE revenue_sink.epoch (
 ) USING heap;
 ALTER TABLE revenue_sink.epoch REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.epoch (sink_id, job, writer);
-COMMENT ON TABLE revenue_sink.epoch IS 'epochs that were opened, for a writer or (NULL) a whole job';
+COMMENT ON TABLE revenue_sink.epoch IS
+	'epochs that were opened, for a writer or, where writer is NULL, for a whole job';
 COMMENT ON COLUMN revenue_sink.epoch.given IS 'was the number given by the server? NULL in rows of version 1.0';
 
 CREATE TABLE revenue_sink.ledger (
@@ -102,7 +106,8 @@ CREATE TABLE revenue_sink.ledger (
 ) USING heap;
 ALTER TABLE revenue_sink.ledger REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.ledger (sink_id, job, writer, epoch, last);
-COMMENT ON TABLE revenue_sink.ledger IS 'the ledger: batches number..last of a writer''s epoch';
+COMMENT ON TABLE revenue_sink.ledger IS
+	'the ledger: a row is a batch of a writer, or several whose numbers go from number to last';
 
 CREATE TABLE revenue_sink.committed_offset (
 	sink_id integer NOT NULL,
@@ -129,11 +134,12 @@ CREATE TABLE revenue_sink.decision (
 ) USING heap;
 ALTER TABLE revenue_sink.decision REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.decision (sink_id, job, writer, epoch, number);
-COMMENT ON TABLE revenue_sink.decision IS 'what has been decided of prepared batches: to commit, or to roll back';
+COMMENT ON TABLE revenue_sink.decision IS 'decisions on prepared batches, to commit or to roll back';
 
 CREATE FUNCTION revenue_sink.note_copy()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_note_copy';
-COMMENT ON FUNCTION revenue_sink.note_copy() IS 'trigger of sink_catalog: a sink that a subscription brings is a copy';
+COMMENT ON FUNCTION revenue_sink.note_copy() IS
+	'trigger of sink_catalog: notes that a sink which a subscription brings is a copy';
 CREATE TRIGGER note_copy AFTER INSERT ON revenue_sink.sink_catalog
 	FOR EACH ROW EXECUTE FUNCTION revenue_sink.note_copy();
 ALTER TABLE revenue_sink.sink_catalog ENABLE REPLICA TRIGGER note_copy;
@@ -170,7 +176,7 @@ CREATE FUNCTION revenue_sink.create_sink(
 	retain interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_create_sink';
 COMMENT ON FUNCTION revenue_sink.create_sink(text, text, text, interval, interval, interval, text, text, text, interval) IS
-	'make a sink: a fact view to read and an ingest view to write, owned by the caller';
+	'create a sink, with a fact view to read and an ingest view to write, both owned by the caller';
 
 CREATE FUNCTION revenue_sink.alter_sink(
 	sink text,
@@ -181,17 +187,17 @@ CREATE FUNCTION revenue_sink.alter_sink(
 	retain interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_alter_sink';
 COMMENT ON FUNCTION revenue_sink.alter_sink(text, interval, interval, text, text, interval) IS
-	'change settings of a sink; NULL leaves one as it is, a retain of 0 turns it off. For its owner';
+	'change settings of a sink: NULL leaves a setting as it is, a retain of 0 keeps facts for ever. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.drop_sink(sink text)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_drop_sink';
 COMMENT ON FUNCTION revenue_sink.drop_sink(text) IS
-	'remove a sink: views, tables, ledger, dead letters. For its owner';
+	'remove a sink with its views, tables, ledger and dead letters. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.adopt_sink(sink text)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_adopt_sink';
 COMMENT ON FUNCTION revenue_sink.adopt_sink(text) IS
-	'make this database the home of a sink that has come by a restore or a subscription, whole or not. For its owner';
+	'make this database the home of a sink that has come by a restore or a subscription, whole or not. For the sink''s owner';
 
 --
 -- Events in
@@ -204,7 +210,7 @@ CREATE FUNCTION revenue_sink.apply(
 	OUT conflict bigint, OUT late bigint, OUT rejected bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_arrays';
 COMMENT ON FUNCTION revenue_sink.apply(text, text[], text[], timestamptz[], numeric[], text[]) IS
-	'apply a batch of events, one element of each array an event; says what became of them';
+	'apply events, each of which is one element of every array; returns how many events got each of the six answers';
 
 CREATE FUNCTION revenue_sink.apply(
 	sink text, events jsonb,
@@ -212,21 +218,21 @@ CREATE FUNCTION revenue_sink.apply(
 	OUT conflict bigint, OUT late bigint, OUT rejected bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_jsonb';
 COMMENT ON FUNCTION revenue_sink.apply(text, jsonb) IS
-	'apply a batch of events, an object or an array of objects; says what became of them';
+	'apply events, given as a JSON object or an array of objects; returns how many events got each of the six answers';
 
 CREATE FUNCTION revenue_sink.apply(
 	sink text, order_id text, event_id text, event_time timestamptz, amount numeric,
 	group_key text DEFAULT '')
 RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_one';
 COMMENT ON FUNCTION revenue_sink.apply(text, text, text, timestamptz, numeric, text) IS
-	'apply one event; says what became of it';
+	'apply one event; returns its answer';
 
 CREATE FUNCTION revenue_sink.upsert(
 	sink text, minute timestamptz[], revenue numeric[],
 	group_key text[] DEFAULT NULL, version bigint DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_upsert';
 COMMENT ON FUNCTION revenue_sink.upsert(text, timestamptz[], numeric[], text[], bigint) IS
-	'set totals in a sink of mode ''totals''; the highest version wins, else the last commit';
+	'set totals, in mode ''totals'': the highest version wins, else the last commit; returns how many were set';
 
 CREATE FUNCTION revenue_sink.ingest()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_ingest';
@@ -234,32 +240,39 @@ COMMENT ON FUNCTION revenue_sink.ingest() IS 'trigger of ingest views: INSERT an
 
 CREATE FUNCTION revenue_sink.refuse_write()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_refuse_write';
-COMMENT ON FUNCTION revenue_sink.refuse_write() IS 'trigger of fact views, which are there to be read';
+COMMENT ON FUNCTION revenue_sink.refuse_write() IS 'trigger of fact views: refuses writes';
 
 CREATE FUNCTION revenue_sink.stands_support(internal)
 RETURNS internal LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_stands_support';
-COMMENT ON FUNCTION revenue_sink.stands_support(internal) IS 'tells the planner of how many rows stands() is true';
+COMMENT ON FUNCTION revenue_sink.stands_support(internal) IS 'tells the planner for how many rows stands() is true';
 
 CREATE FUNCTION revenue_sink.stands(deltas regclass, secret text, minute timestamptz, group_key text, delta tid)
 RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE SUPPORT revenue_sink.stands_support
 AS 'MODULE_PATHNAME', 'revenue_sink_stands';
 COMMENT ON FUNCTION revenue_sink.stands(regclass, text, timestamptz, text, tid) IS
-	'for fact views: is this row, a total or the delta at an address, the one that shows its minute and group?';
+	'for fact views: is this row, a total or the delta at an address, the one that shows its bucket and group_key?';
 
 CREATE FUNCTION revenue_sink.revenue_of(deltas regclass, secret text, minute timestamptz, group_key text)
 RETURNS numeric LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'revenue_sink_revenue_of';
 COMMENT ON FUNCTION revenue_sink.revenue_of(regclass, text, timestamptz, text) IS
-	'for fact views: the revenue of a minute and group, deltas and total together';
+	'for fact views: the revenue of a bucket and group_key, from its deltas and its total';
 
 CREATE FUNCTION revenue_sink.events_of(deltas regclass, secret text, minute timestamptz, group_key text)
 RETURNS bigint LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'revenue_sink_events_of';
 COMMENT ON FUNCTION revenue_sink.events_of(regclass, text, timestamptz, text) IS
-	'for fact views: how many events a minute and group has, deltas and total together';
+	'for fact views: the number of events of a bucket and group_key, from its deltas and its total';
 
 CREATE FUNCTION revenue_sink.winner_of(deltas regclass, secret text, minute timestamptz, group_key text)
 RETURNS numeric LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'revenue_sink_winner_of';
 COMMENT ON FUNCTION revenue_sink.winner_of(regclass, text, timestamptz, text) IS
-	'for fact views: the revenue of a minute and group in mode ''totals'', deltas and total together';
+	'for fact views, in mode ''totals'': the revenue of a bucket and group_key, from the version that wins';
+
+CREATE FUNCTION revenue_sink.winner(
+	revenues numeric[], versions bigint[], epochs bigint[], numbers bigint[], sequences bigint[],
+	OUT revenue numeric, OUT version bigint, OUT epoch bigint, OUT number bigint, OUT sequence bigint)
+RETURNS record LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_winner';
+COMMENT ON FUNCTION revenue_sink.winner(numeric[], bigint[], bigint[], bigint[], bigint[]) IS
+	'for merging, in mode ''totals'': the total that takes the place of these versions of a bucket and group_key';
 
 --
 -- Writers
@@ -269,46 +282,46 @@ CREATE PROCEDURE revenue_sink.open_writer(
 	sink text, job text, writer text, restored bigint DEFAULT NULL, INOUT epoch bigint DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_open_writer';
 COMMENT ON PROCEDURE revenue_sink.open_writer(text, text, text, bigint, bigint) IS
-	'start a writer in a new epoch, or the caller''s own, and fence its predecessor';
+	'open a new epoch for a writer, and fence off the writer''s former incarnation';
 
 CREATE PROCEDURE revenue_sink.recover(
 	sink text, job text, restored bigint, INOUT epoch bigint DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_recover';
 COMMENT ON PROCEDURE revenue_sink.recover(text, text, bigint, bigint) IS
-	'start all writers of a job in a new epoch, or the caller''s own, and fence their predecessors';
+	'open a new epoch for all writers of a job, and fence off their former incarnations';
 
 CREATE FUNCTION revenue_sink.begin_batch(
 	sink text, job text, writer text, epoch bigint, number bigint)
 RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_begin_batch';
 COMMENT ON FUNCTION revenue_sink.begin_batch(text, text, text, bigint, bigint) IS
-	'start a batch, first thing in its transaction; false: it is committed or prepared already, skip it';
+	'begin a batch, as the first call in its transaction; false means that the batch is committed or prepared already: skip it';
 
 CREATE FUNCTION revenue_sink.store_offsets(
 	sink text, source text, partition int[], next_offset bigint[])
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_store_offsets';
 COMMENT ON FUNCTION revenue_sink.store_offsets(text, text, int[], bigint[]) IS
-	'store where to go on reading, together with the events of this transaction';
+	'store the offsets from which to go on reading, together with the events of this transaction';
 
 CREATE FUNCTION revenue_sink.pre_commit(sink text)
 RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_pre_commit';
 COMMENT ON FUNCTION revenue_sink.pre_commit(text) IS
-	'phase one: the gid under which to PREPARE the batch of this transaction';
+	'phase one: returns the gid under which to PREPARE the batch of this transaction';
 
 CREATE PROCEDURE revenue_sink.commit_prepared(gid text, INOUT outcome text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_prepared';
 COMMENT ON PROCEDURE revenue_sink.commit_prepared(text, text) IS
-	'phase two for one batch; may be called any number of times. For the sink''s owner';
+	'phase two for one batch: commit it; may be called any number of times. For the sink''s owner';
 
 CREATE PROCEDURE revenue_sink.rollback_prepared(gid text, INOUT outcome text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_rollback_prepared';
 COMMENT ON PROCEDURE revenue_sink.rollback_prepared(text, text) IS
-	'give up one prepared batch; may be called any number of times. For the sink''s owner';
+	'roll back one prepared batch; may be called any number of times. For the sink''s owner';
 
 CREATE PROCEDURE revenue_sink.commit_checkpoint(
 	sink text, job text, checkpoint bigint, gids text[] DEFAULT NULL, INOUT committed bigint DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'revenue_sink_commit_checkpoint';
 COMMENT ON PROCEDURE revenue_sink.commit_checkpoint(text, text, bigint, text[], bigint) IS
-	'phase two for all batches of a job up to a completed checkpoint. For the sink''s owner';
+	'phase two for all batches of a job up to a completed checkpoint: commit them. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.outcome(gid text)
 RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_outcome';
@@ -324,7 +337,7 @@ COMMENT ON FUNCTION revenue_sink.prepared_batches(text) IS 'what the view prepar
 CREATE FUNCTION revenue_sink.offsets(sink text, source text DEFAULT NULL)
 RETURNS TABLE (source text, partition int, next_offset bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_offsets';
-COMMENT ON FUNCTION revenue_sink.offsets(text, text) IS 'where to go on reading';
+COMMENT ON FUNCTION revenue_sink.offsets(text, text) IS 'the offsets from which to go on reading';
 
 --
 -- Seeing
@@ -333,12 +346,12 @@ COMMENT ON FUNCTION revenue_sink.offsets(text, text) IS 'where to go on reading'
 CREATE FUNCTION revenue_sink.merge(sink text)
 RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_merge';
 COMMENT ON FUNCTION revenue_sink.merge(text) IS
-	'settle deferred events and merge deltas now; returns the rows removed. For the sink''s owner';
+	'settle deferred events and merge deltas now; returns how many rows were removed. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.expire(sink text)
 RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_expire';
 COMMENT ON FUNCTION revenue_sink.expire(text) IS
-	'expire events behind the dedup window now, a bounded number a call; returns the rows removed. For the sink''s owner';
+	'remove expired events and facts now, a bounded number per call; returns how many rows were removed. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.seen(sink text, order_id text, event_id text)
 RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_seen';
@@ -363,7 +376,8 @@ COMMENT ON FUNCTION revenue_sink.counters(text) IS 'what stat_sink shows of a si
 
 CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
-COMMENT ON FUNCTION revenue_sink.may_see(text) IS 'may the current user read, write or own the sink?';
+COMMENT ON FUNCTION revenue_sink.may_see(text) IS
+	'may the current user read or write the sink, or does the user own it?';
 
 CREATE FUNCTION revenue_sink.may_dispose(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_dispose';
@@ -381,7 +395,7 @@ COMMENT ON FUNCTION revenue_sink.sink_problem(text) IS 'why a sink takes no even
 CREATE FUNCTION revenue_sink.start_worker()
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_start_worker';
 COMMENT ON FUNCTION revenue_sink.start_worker() IS
-	'see that this database has its worker once the transaction has committed';
+	'ask for a worker in this database, to start once the transaction has committed';
 
 CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
 	SELECT s.name AS sink, pg_get_userbyid(c.relowner) AS owner, s.mode,
@@ -392,7 +406,7 @@ CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
 	WHERE revenue_sink.may_see(s.name) OR revenue_sink.may_dispose(s.name);
 COMMENT ON VIEW revenue_sink.sink IS
-	'the sinks that the current user may read, write or owns; for the extension''s owner all';
+	'the sinks that the current user owns or may read or write; for the extension''s owner all sinks';
 
 CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 	SELECT s.name AS sink, c.applied, c.duplicate, c.deferred, c.conflict, c.late, c.rejected, c.batches,
@@ -465,6 +479,7 @@ COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone h
 REVOKE ALL ON ALL TABLES IN SCHEMA revenue_sink FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA revenue_sink FROM PUBLIC;
 REVOKE ALL ON FUNCTION revenue_sink.start_worker() FROM PUBLIC;
+REVOKE ALL ON FUNCTION revenue_sink.winner(numeric[], bigint[], bigint[], bigint[], bigint[]) FROM PUBLIC;
 
 -- Their triggers are what a sink knows its views by: nobody else can make one.
 REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;

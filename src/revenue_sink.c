@@ -65,33 +65,33 @@ static void
 define_settings(void)
 {
 	DefineCustomIntVariable("revenue_sink.dedup_memory",
-							"Shared memory for the index of seen events.",
-							"All sinks share it; an event takes about 13 bytes. Past it events are looked up on disk.",
+							"Sets the amount of shared memory for the index of seen events.",
+							"All sinks share this memory. An event takes about 13 bytes; events without room in memory are looked up on disk.",
 							&rsink_dedup_memory, 256 * 1024, 1024, INT_MAX,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.max_sinks",
-							"The most sinks that this server can have, in all databases.",
+							"Sets the maximum number of sinks on this server, in all databases together.",
 							NULL, &rsink_max_sinks, 64, 1, 10000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.worker_interval",
-							"Time between two rounds of a worker.",
+							"Sets the time between two rounds of a worker.",
 							NULL, &rsink_worker_interval, 1000, 10, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.writer_idle",
-							"Time after which a writer without a commit no longer holds back the watermark.",
+							"Sets the time after which a writer without a commit no longer holds back the watermark.",
 							NULL, &rsink_writer_idle, 300, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.dead_letter_retention",
-							"Days for which dead letters are kept.",
+							"Sets the number of days for which dead letters are kept.",
 							NULL, &rsink_dead_letter_retention, 30, 1, 36500,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.rejected_retention",
 							"Deprecated name of revenue_sink.dead_letter_retention.",
-							"Where it is set, it counts instead.",
+							"A positive value takes precedence over revenue_sink.dead_letter_retention.",
 							&rsink_rejected_retention, -1, -1, 36500,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.in_doubt_warning",
-							"Time after which a prepared batch that nobody decides on is warned about.",
+							"Sets the time after which the worker warns of a batch that is in doubt.",
 							NULL, &rsink_in_doubt_warning, 300, 1, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("revenue_sink");

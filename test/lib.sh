@@ -11,8 +11,8 @@
 PG_CONFIG=${PG_CONFIG:-pg_config}
 PGBIN=$($PG_CONFIG --bindir)
 export PATH="$PGBIN:$PATH"
-# servers that a test program makes by itself take encoding and language from
-# here (pg_regress drops LC_ALL)
+# Servers that a test program makes by itself take encoding and language from
+# these (pg_regress drops LC_ALL).
 export LC_ALL=C.UTF-8 LANG=C.UTF-8
 
 as_pg()
@@ -62,9 +62,9 @@ process_is()
 	[[ $state == [$2] ]]
 }
 
-# The postmaster is halted first, and seen to be: then nobody is started while
-# its children are counted. Its lock files go too: its number may still be taken,
-# by a process that has ended and that nobody has waited for.
+# The postmaster is halted first, and this waits until it is: then it starts no
+# process while its children are counted. Its lock files are removed, too: its pid
+# may still be in use, by the ended process that nobody has waited for.
 cluster_kill()
 {
 	local postmaster pid pids

@@ -98,9 +98,9 @@ creation_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	if (isAnyTempNamespace(schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("cannot create the view \"%s\" as a temporary one", range->relname),
+				 errmsg("cannot create view \"%s\" in a temporary schema", range->relname),
 				 errdetail("A sink outlives the session in which it is made."),
-				 errhint("Name a schema that stays in the argument %s.", name)));
+				 errhint("Name a permanent schema in the argument %s.", name)));
 	if (get_relname_relid(range->relname, schema) != InvalidOid)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
@@ -250,7 +250,7 @@ revenue_sink_create_sink(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("sink \"%s\" already exists", sink),
 				 rsink_sink_find(sink)->problem == RSINK_BROKEN ?
-				 errhint("What is left of it can be removed with revenue_sink.drop_sink().") : 0));
+				 errhint("Remove what is left of the sink with revenue_sink.drop_sink().") : 0));
 	id = new_sink_id();
 	rsink_create_tables(id, totals, owner);
 	rsink_spi_end(&spi);

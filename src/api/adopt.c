@@ -106,9 +106,9 @@ note_encoding(const RsinkSink *sink, bool updating)
 			  GetDatabaseEncodingName(), rsink_sample_hex(sink->key), sink->id);
 	if (!updating)
 		ereport(NOTICE,
-				(errmsg("the events of sink \"%s\" are taken to be hashed in encoding %s", sink->name,
+				(errmsg("assuming that the events of sink \"%s\" were hashed in encoding %s", sink->name,
 						GetDatabaseEncodingName()),
-				 errhint("If they come from a database of another encoding, restore them into one of that encoding.")));
+				 errhint("If the sink comes from a database of another encoding, restore the sink into a database of that encoding.")));
 }
 
 /*
@@ -135,9 +135,9 @@ adopt(RsinkSink *sink, bool updating)
 	char	   *missing = rsink_missing_relation(sink, false);
 
 	if (missing == NULL && !find_or_mark(sink, RSINK_FACT, updating))
-		missing = "the fact view is gone, or isn't the one that was made for the sink";
+		missing = "the fact view is gone, or is not the one that was made for the sink";
 	if (missing == NULL && !find_or_mark(sink, RSINK_INGEST, updating))
-		missing = "the ingest view is gone, or isn't the one that was made for the sink";
+		missing = "the ingest view is gone, or is not the one that was made for the sink";
 	if (missing != NULL)
 	{
 		ereport(updating ? WARNING : ERROR,
@@ -152,7 +152,7 @@ adopt(RsinkSink *sink, bool updating)
 		note_encoding(sink, updating);
 	if (!updating && sink->problem == RSINK_ASLEEP && (missing = rsink_missing_rows(sink, false)) != NULL)
 		ereport(WARNING,
-				(errmsg("sink \"%s\" is adopted as it is, which may not be whole", sink->name),
+				(errmsg("sink \"%s\" has been adopted, but may not be whole", sink->name),
 				 errdetail_internal("%s", rsink_sentence(missing))));
 	rsink_insert_arrival_rows(sink->id, sink->mode == RSINK_TOTALS);
 	if (sink->mode == RSINK_TOTALS)
@@ -224,15 +224,15 @@ rsink_tend_problem(RsinkSink *sink)
 	if (streamed && rsink_is_at_home(sink->id))
 		return rsink_sink_problem(sink);
 	if ((missing = rsink_home_missing(sink, streamed)) != NULL)
-		return streamed ? rsink_sink_problem(sink) : psprintf("it has not arrived whole: %s", missing);
+		return streamed ? rsink_sink_problem(sink) : psprintf("the sink has not arrived whole: %s", missing);
 	if (!rsink_maintenance_lock(sink, false))
 		return rsink_sink_problem(sink);
 	rsink_spi_begin(&spi);
 	make_home(sink);
 	rsink_spi_end(&spi);
 	ereport(LOG,
-			(errmsg(streamed ? "sink \"%s\" is a whole copy, and will be at home here when its subscription is dropped" :
-					"sink \"%s\" has arrived whole, and is at home here from now on", sink->name)));
+			(errmsg(streamed ? "sink \"%s\" is a whole copy, and becomes a sink of its own when its subscription is dropped" :
+					"sink \"%s\" has arrived whole, and has been adopted", sink->name)));
 	return NULL;
 }
 

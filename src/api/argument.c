@@ -45,7 +45,7 @@ rsink_name_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
 				 errmsg("%s is longer than %d bytes", name, RSINK_ID_MAX),
-				 errdetail("It begins with \"%s\".", pnstrdup(value, pg_mbcliplen(value, strlen(value), 40)))));
+				 errdetail("The value begins with \"%s\".", pnstrdup(value, pg_mbcliplen(value, strlen(value), 40)))));
 	return value;
 }
 
@@ -61,7 +61,7 @@ rsink_require_nonatomic(FunctionCallInfo fcinfo, const char *call)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot run inside a transaction block", call),
-				 errhint("Call it with autocommit on, as a statement of its own.")));
+				 errhint("Call the procedure with autocommit on, as a statement of its own.")));
 }
 
 /*
@@ -88,7 +88,7 @@ rsink_column_open(RsinkColumn *column, FunctionCallInfo fcinfo, int argno,
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("array %s must not be null", name),
-				 errhint("Pass arrays of equal length; an empty batch is an empty array.")));
+				 errhint("Pass arrays of equal length; for a call without rows, pass empty arrays.")));
 	column->array = PG_GETARG_ARRAYTYPE_P(argno);
 	if (ARR_NDIM(column->array) > 1)
 		ereport(ERROR,
@@ -98,7 +98,7 @@ rsink_column_open(RsinkColumn *column, FunctionCallInfo fcinfo, int argno,
 	if (length >= 0 && column->length != length)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("array %s has %d elements, but the first one has %d", name,
+				 errmsg("array %s has %d elements, but the first array has %d", name,
 						column->length, length),
 				 errhint("An event is one element of each array.")));
 	column->next = ARR_DATA_PTR(column->array);

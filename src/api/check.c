@@ -105,7 +105,7 @@ check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 	rsink_spill_reader_end(&spill);
 	rsink_page_reader_end(&reader);
 	if (missing > 0)
-		problem(check, "row (%u,%u) has %d events that the index doesn't find",
+		problem(check, "page row (%u,%u) has %d events that the index does not find",
 				ItemPointerGetBlockNumber(&tuple->t_self),
 				ItemPointerGetOffsetNumber(&tuple->t_self), missing);
 }
@@ -169,7 +169,7 @@ check_pages(Check *check)
 			tuplesort_putdatum(sort, UUIDPGetDatum((pg_uuid_t *) &fp), false);
 		}
 		if (page.oldest > page.newest)
-			problem(check, "page row (%u,%u) has an oldest event time after its newest",
+			problem(check, "page row (%u,%u) has an oldest event_time that is later than its newest",
 					ItemPointerGetBlockNumber(&tuple->t_self),
 					ItemPointerGetOffsetNumber(&tuple->t_self));
 		check_row(check, &seen, tuple, &page);
@@ -212,8 +212,8 @@ check_totals(Check *check)
 			  "SELECT count(*), (SELECT totals FROM revenue_sink.sink_state WHERE sink_id = %d) "
 			  "FROM revenue_sink.total_%d", check->sink->id, check->sink->id);
 	if (rsink_spi_int64(0, 1, 0) != rsink_spi_int64(0, 2, 0))
-		problem(check, "there are " INT64_FORMAT " totals of " INT64_FORMAT,
-				rsink_spi_int64(0, 1, 0), rsink_spi_int64(0, 2, 0));
+		problem(check, INT64_FORMAT " totals were merged, but " INT64_FORMAT " are there",
+				rsink_spi_int64(0, 2, 0), rsink_spi_int64(0, 1, 0));
 	rsink_spi_end(&spi);
 }
 

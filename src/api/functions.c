@@ -254,7 +254,7 @@ revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("events must not be null"),
-				 errhint("An empty batch is an empty array.")));
+				 errhint("For a call without events, pass an empty array.")));
 	root = &PG_GETARG_JSONB_P(1)->root;
 	if (JsonContainerIsScalar(root))
 		ereport(ERROR,

@@ -147,9 +147,9 @@ refuse_others(TupleTableSlot *slot, int columns)
 		if (!slot->tts_isnull[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("column \"%s\" is not one of an ingest view",
+					 errmsg("cannot insert into column \"%s\" of an ingest view",
 							NameStr(TupleDescAttr(slot->tts_tupleDescriptor, i)->attname)),
-					 errdetail("Its value would be lost."),
+					 errdetail("An event has no such column, and the value would be lost."),
 					 errhint("Leave the column out, or write the value to a table of your own in the same transaction.")));
 	}
 }
@@ -269,7 +269,7 @@ refuse_silent_loss(Oid relid, AclMode needed)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot insert into ingest view \"%s\" with session_replication_role = replica",
 						get_rel_name(relid)),
-				 errdetail("Its triggers don't fire then, and the events would be lost."),
+				 errdetail("Its triggers do not fire under this setting, and the events would be lost."),
 				 errhint("SET session_replication_role = origin, or call revenue_sink.apply().")));
 }
 
@@ -294,9 +294,9 @@ refuse_conflict_columns(Query *query)
 		if (target->relkind == RELKIND_VIEW && rsink_is_ingest_view(target->relid))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("an ingest view takes no ON CONFLICT with columns, and no DO UPDATE"),
+					 errmsg("an ingest view accepts neither ON CONFLICT with columns nor DO UPDATE"),
 					 errdetail("Events are deduplicated by (order_id, event_id) anyway."),
-					 errhint("Leave it out, or write ON CONFLICT DO NOTHING.")));
+					 errhint("Leave the clause out, or write ON CONFLICT DO NOTHING.")));
 	}
 }
 
@@ -339,7 +339,7 @@ xact_callback(XactEvent event, void *arg)
 						(errcode(ERRCODE_DATA_EXCEPTION),
 						 errmsg("%d events for sink \"%s\" have not been applied",
 								collected->n, collected->sink->name),
-						 errhint("The statement trigger of the ingest view didn't fire; ROLLBACK and see that both of its triggers are there.")));
+						 errhint("The statement trigger of the ingest view did not fire. Roll back, and check that the view has both of its triggers.")));
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:

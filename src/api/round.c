@@ -64,9 +64,9 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 	if (sink->mode == RSINK_TOTALS && rsink_totals_pending(sink))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("merge() cannot run in a transaction that has upserted into sink \"%s\"",
+				 errmsg("merge() cannot run in a transaction that has called upsert() on sink \"%s\"",
 						sink->name),
-				 errhint("COMMIT first.")));
+				 errhint("Commit the transaction first.")));
 	removed = sink->mode == RSINK_TOTALS ? 0 : rsink_settle(sink, NULL);
 
 	PG_RETURN_INT64(removed + rsink_merge_deltas(sink, PG_INT64_MAX, &from));

@@ -80,7 +80,7 @@ id_fault(const char *column, const char *id, int len, Fault *fault)
 	if (len > RSINK_ID_MAX)
 	{
 		fault->what = "is longer than " RSINK_ID_MAX_TEXT " bytes";
-		fault->hint = "Send a hash of a longer id.";
+		fault->hint = "Send a hash in place of a longer id.";
 		fault->reason = psprintf("%s is too long", column);
 		return true;
 	}
@@ -256,8 +256,8 @@ convert(const RsinkApply *apply, RsinkEvent *event, Fault *fault)
 		if (*texts[i] == NULL || (*texts[i] = rsink_hashed_text(apply->sink, *texts[i], lengths[i])) != NULL)
 			continue;
 		fault->column = columns[i];
-		fault->what = "has a character that can't be converted to UTF8";
-		fault->reason = psprintf("%s has a character that can't be converted to UTF8", columns[i]);
+		fault->what = "has a character that cannot be converted to UTF8";
+		fault->reason = psprintf("%s has a character that cannot be converted to UTF8", columns[i]);
 		fault->hint = "Send text that can be converted to UTF8.";
 		return false;
 	}

@@ -166,7 +166,7 @@ raise_no_index(Relation rel, int attnum)
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("table \"%s\" has no index on its column %d",
 					RelationGetRelationName(rel), attnum),
-			 errhint("Create the index again as a new sink has it.")));
+			 errhint("Create the index again, as on the table of a new sink.")));
 }
 
 /* Close an open table. Its lock is held until the end of the transaction. */

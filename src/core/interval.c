@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * interval.c
- *	  Intervals of fixed length, which some settings of a sink are.
+ *	  Intervals of fixed length: the values of some settings of a sink.
  *
  *-------------------------------------------------------------------------
  */

@@ -72,7 +72,7 @@ spi_context(void *arg)
 	errcontext("statement of revenue_sink, with search_path = pg_catalog, pg_temp");
 	if (code == ERRCODE_UNDEFINED_TABLE || code == ERRCODE_UNDEFINED_FUNCTION ||
 		code == ERRCODE_UNDEFINED_OBJECT || code == ERRCODE_UNDEFINED_SCHEMA)
-		errhint("If an event trigger has failed: qualify the names in it, or give its function a search_path of its own with ALTER FUNCTION .. SET search_path.");
+		errhint("If an event trigger has failed, qualify the names in its function, or give the function a search_path of its own with ALTER FUNCTION .. SET search_path.");
 }
 
 /*

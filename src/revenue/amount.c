@@ -9,8 +9,9 @@
  * converted to numeric once per group. Other amounts are added by numeric_add().
  * The result equals the sum by numeric_add() to the last digit, and in its scale.
  *
- * The digits are read from numeric's on-disk format, which can't change because of
- * pg_upgrade: base-10000 digits behind a header of one or two 16-bit words.
+ * The digits are read from numeric's on-disk format: base-10000 digits behind a
+ * header of one or two 16-bit words. PostgreSQL can't change that format, because
+ * pg_upgrade keeps the files of tables as they are.
  *
  *-------------------------------------------------------------------------
  */

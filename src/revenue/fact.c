@@ -42,6 +42,7 @@
 #include "revenue/amount.h"
 #include "revenue/fact.h"
 #include "revenue/group_key.h"
+#include "revenue/winner.h"
 #include "sink/relations.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_stands);
@@ -107,18 +108,6 @@ typedef struct ValueMemory
 	Oid			total;
 	Oid			total_index;	/* the totals' index on (minute, group_key) */
 } ValueMemory;
-
-/* A version of a total, in mode 'totals'. */
-typedef struct Version
-{
-	bool		is_set;
-	bool		version_isnull;
-	int64		version;
-	int64		epoch;
-	int64		number;
-	int64		sequence;
-	Numeric		revenue;
-} Version;
 
 /*
  * Create the fact view of sink number id, as the current user. "view" is what
@@ -227,7 +216,7 @@ may_ask(const DeltaMemory *m, text *secret)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for table %s", get_rel_name(m->delta)),
-				 errhint("The function is for fact views.")));
+				 errhint("Only a fact view may call the function.")));
 	return true;
 }
 
@@ -248,8 +237,8 @@ begin_query(DeltaMemory *m, FunctionCallInfo fcinfo)
 		strncmp(name, "delta_", strlen("delta_")) != 0 || get_rel_relkind(relid) != RELKIND_RELATION)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("relation %u has no deltas of a sink", relid),
-				 errhint("The function is for fact views.")));
+				 errmsg("relation %u is not a table of deltas", relid),
+				 errhint("Only a fact view may call the function.")));
 	rel = table_open(relid, AccessShareLock);
 	rsink_require_heap(rel);
 	m->delta = relid;
@@ -504,57 +493,36 @@ revenue_sink_events_of(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(events);
 }
 
-/*
- * Does a come after b? For rows with equal versions, or without a version: epoch and
- * number of the batch decide, then the sequence number.
- */
-static bool
-is_later(const Version *a, const Version *b)
-{
-	if (a->epoch != b->epoch)
-		return a->epoch > b->epoch;
-	if (a->number != b->number)
-		return a->number > b->number;
-	return a->sequence > b->sequence;
-}
-
-/* Keep the best row that has a version, and the best row that has none. */
 static void
-keep_best(TupleTableSlot *slot, void *arg)
+consider(TupleTableSlot *slot, void *arg)
 {
-	Version		v = {.is_set = true};
-	Version    *best;
+	RsinkVersion v;
 
+	v.revenue = DatumGetNumeric(slot->tts_values[Anum_version_revenue - 1]);
 	v.version_isnull = slot->tts_isnull[Anum_version_version - 1];
 	v.version = v.version_isnull ? 0 : DatumGetInt64(slot->tts_values[Anum_version_version - 1]);
 	v.epoch = DatumGetInt64(slot->tts_values[Anum_version_epoch - 1]);
 	v.number = DatumGetInt64(slot->tts_values[Anum_version_number - 1]);
 	v.sequence = DatumGetInt64(slot->tts_values[Anum_version_sequence - 1]);
-	best = (Version *) arg + (v.version_isnull ? 0 : 1);
-	if (best->is_set && (best->version > v.version || (best->version == v.version && !is_later(&v, best))))
-		return;
-	v.revenue = DatumGetNumericCopy(slot->tts_values[Anum_version_revenue - 1]);
-	*best = v;
+	rsink_winner_consider(arg, &v);
 }
 
 /*
  * winner_of(deltas, secret, minute, group_key) -> numeric
  *
- * The revenue of a bucket and group in mode 'totals'. Of the row with the highest
- * version and the latest row without a version, the one with the higher sequence
- * number wins. Locks and errors are those of revenue_of().
+ * The revenue of a bucket and group in mode 'totals', that of the version that wins;
+ * see winner.c. Locks and errors are those of revenue_of().
  */
 Datum
 revenue_sink_winner_of(PG_FUNCTION_ARGS)
 {
-	Version		best[2] = {{0}};
+	RsinkWinner winner = {{0}};
+	const RsinkVersion *best;
 
-	for_deltas_and_total(fcinfo, keep_best, best);
-	if (best[0].is_set && (!best[1].is_set || best[0].sequence > best[1].sequence))
-		PG_RETURN_NUMERIC(best[0].revenue);
-	if (best[1].is_set)
-		PG_RETURN_NUMERIC(best[1].revenue);
-	PG_RETURN_NULL();
+	for_deltas_and_total(fcinfo, consider, &winner);
+	if ((best = rsink_winner(&winner)) == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_NUMERIC(best->revenue);
 }
 
 /*

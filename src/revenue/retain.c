@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * retain.c
- *	  The setting retain: removing the buckets that a sink keeps no longer.
+ *	  The setting retain: removing the buckets that a sink no longer keeps.
  *
  * A sink with the setting retain has a limit, sink_state.retained_from: the start
  * of the oldest bucket that the sink keeps. The limit only rises. It follows the
@@ -229,10 +229,10 @@ rsink_note_discarded(const RsinkSink *sink, int64 rows, int64 events, const char
 			  "  removed = removed + " INT64_FORMAT " WHERE sink_id = %d",
 			  sink->mode == RSINK_TOTALS ? rows : events, sink->mode == RSINK_TOTALS ? 0 : events, sink->id);
 	ereport(WARNING,
-			(errmsg("sink \"%s\" has discarded revenue of buckets that had been removed", sink->name),
+			(errmsg("sink \"%s\" has discarded revenue that came for buckets already removed", sink->name),
 			 sink->mode == RSINK_TOTALS ? errdetail("Totals: %lld. The oldest bucket starts at %s.", (long long) rows,
 									  timestamptz_to_str(oldest)) :
 			 errdetail("Events: %lld, with a revenue of %s. The oldest bucket starts at %s.",
 					   (long long) events, revenue, timestamptz_to_str(oldest)),
-			 errhint("A longer retain leaves more time for what is late.")));
+			 errhint("A longer retain leaves more time for what comes late.")));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * retain.h
- *	  The setting retain: removing the buckets that a sink keeps no longer.
+ *	  The setting retain: removing the buckets that a sink no longer keeps.
  *
  *-------------------------------------------------------------------------
  */

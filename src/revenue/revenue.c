@@ -212,7 +212,7 @@ rsink_revenue_end(RsinkRevenue *revenue)
  * no more deltas to merge.
  *
  * In mode 'totals' the rows are versions, of which only the winner becomes the total;
- * see winner_of() in fact.c. The arrival row, at -infinity, isn't a delta and stays.
+ * see winner.c. The arrival row, at -infinity, isn't a delta and stays.
  * Deltas of buckets that the sink keeps no longer are discarded; see retain.c.
  */
 int64
@@ -240,18 +240,12 @@ rsink_revenue_merge(RsinkSink *sink, TimestampTz before, int64 most, BlockNumber
 		rsink_spi(SPI_OK_SELECT,
 				  "WITH %s, present AS (SELECT * FROM revenue_sink.%s WHERE (minute, group_key) IN "
 				  "  (SELECT minute, group_key FROM kept)), "
-				  "ranked AS (SELECT *, max(version) OVER (PARTITION BY minute, group_key) AS highest "
-				  "  FROM (SELECT * FROM kept UNION ALL SELECT * FROM present) AS every), "
-				  "best AS (SELECT DISTINCT ON (minute, group_key, version IS NULL) * FROM ranked "
-				  "  WHERE version IS NULL OR version = highest ORDER BY minute, group_key, "
-				  "  version IS NULL, epoch DESC, number DESC, sequence DESC), "
-				  "winner AS (SELECT DISTINCT ON (minute, group_key) * FROM best "
-				  "  ORDER BY minute, group_key, sequence DESC), "
+				  "winner AS (SELECT minute, group_key, revenue_sink.winner(array_agg(revenue), "
+				  "    array_agg(version), array_agg(epoch), array_agg(number), array_agg(sequence)) AS best "
+				  "  FROM (SELECT * FROM kept UNION ALL SELECT * FROM present) AS every GROUP BY minute, group_key), "
 				  "merged AS (INSERT INTO revenue_sink.%s AS t "
 				  "  (minute, group_key, revenue, version, epoch, number, sequence) "
-				  "  SELECT minute, group_key, revenue, highest, "
-				  "    CASE WHEN highest IS NULL THEN epoch ELSE 0 END, "
-				  "    CASE WHEN highest IS NULL THEN number ELSE 0 END, sequence FROM winner "
+				  "  SELECT minute, group_key, (best).* FROM winner "
 				  "  ORDER BY minute, group_key "
 				  "  ON CONFLICT (minute, group_key) DO UPDATE SET revenue = EXCLUDED.revenue, "
 				  "    version = EXCLUDED.version, epoch = EXCLUDED.epoch, "

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * totals.c
- *	  Mode 'totals': the processor keeps the sums, the sink keeps the last one.
+ *	  Mode 'totals': the processor adds up, the sink keeps the last sum.
  *
  * Writers insert versions of totals. The fact view shows, for each bucket and
  * group, the version that wins, and merging keeps only that one. Where versions
@@ -148,7 +148,7 @@ check_total(const RsinkSink *sink, const RsinkTotal *total, int64 position)
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("bad total at position %lld for sink \"%s\": revenue is too large",
 						(long long) position, sink->name),
-				 errhint("It must be below 10^100.")));
+				 errhint("Its absolute value must be below 10^100.")));
 	if (total->group_key && VARSIZE_ANY_EXHDR(total->group_key) > RSINK_ID_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

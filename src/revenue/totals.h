@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * totals.h
- *	  Mode 'totals': the processor keeps the sums, the sink keeps the last one.
+ *	  Mode 'totals': the processor adds up, the sink keeps the last sum.
  *
  *-------------------------------------------------------------------------
  */

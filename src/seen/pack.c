@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pack.c
- *	  Packing: replaces the small page rows that small calls insert by full ones.
+ *	  Packing: replaces the small page rows that small calls insert with full ones.
  *
  * A packed row is inserted, and entered into the index, before the rows that it
  * replaces are deleted, all in one transaction. The entries of the deleted rows

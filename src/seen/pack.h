@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pack.h
- *	  Packing: replaces the small page rows that small calls insert by full ones.
+ *	  Packing: replaces the small page rows that small calls insert with full ones.
  *
  *-------------------------------------------------------------------------
  */

@@ -147,9 +147,9 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 			if (unfinished)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("the events of unfinished transactions of sink \"%s\" don't fit in memory",
+						 errmsg("the events of unfinished transactions of sink \"%s\" do not fit in memory",
 								seen->sink->name),
-						 errhint("Commit or roll back its prepared transactions, or raise revenue_sink.dedup_memory and restart the server.")));
+						 errhint("Commit or roll back the prepared transactions of the sink, or raise revenue_sink.dedup_memory and restart the server.")));
 			if (!may_spill)
 				done = false;
 			else if (rsink_spill_state(&spill, &fp, &payload) != RSINK_ROW_COUNTED)
@@ -260,7 +260,7 @@ rsink_seen_lock(RsinkSeen *seen)
 		if (wait && rsink_seen_builder)
 			ereport(ERROR,
 					(errcode(ERRCODE_RSINK_NOT_BUILT),
-					 errmsg("the index of sink \"%s\" has to be built again first", seen->sink->name)));
+					 errmsg("the index of sink \"%s\" has to be built first", seen->sink->name)));
 		if (wait)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

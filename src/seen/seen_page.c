@@ -80,7 +80,7 @@ rsink_page_deform(TupleDesc desc, HeapTuple tuple, RsinkPage *page)
 		VARSIZE_ANY_EXHDR(bytes) != page->n * RSINK_FINGERPRINT_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("row (%u,%u) is not a row of fingerprints",
+				 errmsg("page row (%u,%u) has damaged fingerprints",
 						ItemPointerGetBlockNumberNoCheck(&tuple->t_self),
 						ItemPointerGetOffsetNumberNoCheck(&tuple->t_self))));
 	page->hi = VARDATA_ANY(bytes);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * choice.c
- *	  Settings of a sink that are one of some words.
+ *	  Settings of a sink whose value is one of a few words.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * choice.h
- *	  Settings of a sink that are one of some words.
+ *	  Settings of a sink whose value is one of a few words.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,7 +9,7 @@
 #define RSINK_CHOICE_H
 
 /*
- * Settings of a sink that are one of some words. Each has a table of the words,
+ * Settings of a sink whose value is one of a few words. Each has a table of the words,
  * in the order of the enum and with NULL at the end; see rsink_choice().
  */
 typedef enum RsinkMode

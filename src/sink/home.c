@@ -168,7 +168,7 @@ void
 rsink_note_copy(int32 id, const char *sink)
 {
 	drop_type("home", id);
-	create_type("copy", id, psprintf("sink %s is a copy that nobody has seen whole", sink));
+	create_type("copy", id, psprintf("sink %s is a copy that may not be whole yet", sink));
 }
 
 /*
@@ -316,7 +316,7 @@ rsink_missing_relation(const RsinkSink *sink, bool views)
 
 	for (int i = 0; i < lengthof(own_tables); i++)
 		if (!OidIsValid(rsink_table_of(sink->id, own_tables[i])))
-			return psprintf("table \"revenue_sink.%s_%d\" isn't there", own_tables[i], sink->id);
+			return psprintf("table \"revenue_sink.%s_%d\" is missing", own_tables[i], sink->id);
 	for (int i = 0; i < lengthof(indexes); i++)
 		if (rsink_spi(SPI_OK_SELECT,
 					  "SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
@@ -328,16 +328,16 @@ rsink_missing_relation(const RsinkSink *sink, bool views)
 	if (!views)
 		return NULL;
 	if (!OidIsValid(rsink_find_view(sink->id, RSINK_FACT)))
-		return "no fact view bears the marks of the sink";
+		return "no fact view has the triggers of the sink";
 	if (!OidIsValid(rsink_find_view(sink->id, RSINK_INGEST)))
-		return "no ingest view bears the marks of the sink";
+		return "no ingest view has the triggers of the sink";
 	return NULL;
 }
 
 static char *
 one_by_one(const char *table)
 {
-	return psprintf("the rows of table \"revenue_sink.%s\" came one by one, so nobody can know whether all have", table);
+	return psprintf("the rows of table \"revenue_sink.%s\" came one by one, so it is not known whether all have come", table);
 }
 
 /*
@@ -408,7 +408,7 @@ contradiction(const RsinkSink *sink)
 		counted = rsink_spi_int64(0, 1, 0);
 		seen = rsink_spi_int64(0, 2, 0);
 		return counted == seen ? NULL :
-			psprintf("there are " INT64_FORMAT " totals of " INT64_FORMAT, counted, seen);
+			psprintf(INT64_FORMAT " totals were merged, but " INT64_FORMAT " are there", seen, counted);
 	}
 	rsink_balance(sink->id, &counted, &seen);
 	return counted == seen ? NULL :
@@ -429,7 +429,7 @@ rsink_missing_rows(const RsinkSink *sink, bool streamed)
 	if (missing == NULL)
 		missing = contradiction(sink);
 	if (missing == NULL && is_copy && !streamed)
-		missing = "it came by a subscription, and nobody has seen that all of its tables had been synchronized";
+		missing = "the sink came by a subscription that may not have synchronized all tables";
 	return missing;
 }
 
@@ -450,7 +450,7 @@ rsink_home_missing(const RsinkSink *sink, bool streamed)
 	rsink_spi_begin(&spi);
 	missing = rsink_missing_relation(sink, true);
 	if (missing == NULL && sink->encoding < 0)
-		missing = "it comes from version 1.0, which doesn't say whether a sink is whole";
+		missing = "the sink comes from version 1.0, which does not record whether a sink is whole";
 	if (missing == NULL)
 		missing = rsink_missing_rows(sink, streamed);
 	if (missing != NULL)

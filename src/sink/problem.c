@@ -77,7 +77,7 @@ broken_relation(const RsinkSink *sink)
 		!OidIsValid(sink->delta) ? "delta" : "total";
 
 	if (!OidIsValid(sink->fact) || !OidIsValid(sink->ingest))
-		return pstrdup("a view of the sink is gone, or isn't the one that was made for it");
+		return pstrdup("a view of the sink is gone, or is not the one that was made for the sink");
 	return psprintf("table \"revenue_sink.%s_%d\" is gone, or is not a heap that was made for the sink", table, sink->id);
 }
 
@@ -100,18 +100,18 @@ rsink_sink_problem(const RsinkSink *sink)
 			return broken_relation(sink);
 		case RSINK_FOREIGN:
 			return sink->encoding == GetDatabaseEncoding() || OidIsValid(sink->conversion) ?
-				pstrdup("this server hashes events in another way than the one that made the sink") :
-				psprintf("its events are known by hashes of text in encoding %s, which text in encoding %s can't be converted to",
+				pstrdup("this server hashes events in another way than the server that made the sink") :
+				psprintf("the events of the sink are hashed in encoding %s, to which text in encoding %s cannot be converted",
 						 sink->encoding < 0 ? "unknown" : pg_encoding_to_char(sink->encoding),
 						 GetDatabaseEncodingName());
 		case RSINK_COPY:
-			return psprintf("it is a copy, written by subscription \"%s\"%s",
+			return psprintf("the sink is a copy, written by subscription \"%s\"%s",
 							get_subscription_name(sink->subscription, false),
-							rsink_is_at_home(sink->id) ? "; it is whole" : "");
+							rsink_is_at_home(sink->id) ? "; the copy is whole" : "");
 		case RSINK_ASLEEP:
 			missing = rsink_home_missing(sink, false);
-			return missing ? psprintf("it has not arrived whole: %s", missing) :
-				"it has arrived whole, and waits for the worker to take it in";
+			return missing ? psprintf("the sink has not arrived whole: %s", missing) :
+				"the sink has arrived whole, and waits for the worker to adopt it";
 	}
 	return NULL;
 }
@@ -127,11 +127,11 @@ problem_hint(const RsinkSink *sink)
 		case RSINK_OLD:
 			return "Run ALTER EXTENSION revenue_sink UPDATE in this database.";
 		case RSINK_BROKEN:
-			return "If only triggers of a view are gone, the extension's owner can make them anew with revenue_sink.adopt_sink(). Else remove what is left of the sink with revenue_sink.drop_sink().";
+			return "If only triggers of a view are gone, the extension's owner can create them again with revenue_sink.adopt_sink(). Otherwise remove what is left of the sink with revenue_sink.drop_sink().";
 		case RSINK_FOREIGN:
-			return "Move the sink to a database of the encoding, and a server of the byte order, that it comes from.";
+			return "Move the sink to a database with the encoding, and on a server with the byte order, that the sink comes from.";
 		case RSINK_COPY:
-			return "Write to the publisher. After DROP SUBSCRIPTION the copy becomes a sink.";
+			return "Write to the publisher. After DROP SUBSCRIPTION the copy becomes a sink of its own.";
 		case RSINK_ASLEEP:
 			return "Wait until the restore has ended. If nothing more will come, call revenue_sink.adopt_sink().";
 	}

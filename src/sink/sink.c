@@ -345,8 +345,8 @@ await_adoption(RsinkSink *sink)
 		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), AWAIT_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("sink \"%s\" has arrived whole, but no worker has taken it in", name),
-					 errhint("See that there is a free place among max_worker_processes, or call revenue_sink.adopt_sink().")));
+					 errmsg("sink \"%s\" has arrived whole, but no worker has adopted it", name),
+					 errhint("Make sure that max_worker_processes leaves a place for a worker, or call revenue_sink.adopt_sink().")));
 		rsink_ask_for_adoption();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 AWAIT_NAP_MS, PG_WAIT_EXTENSION);
@@ -437,9 +437,9 @@ rsink_sink_lookup_owned(const char *name)
 	else if (!rsink_may_dispose(sink))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must have owned the views of sink \"%s\" to dispose of what is left of it", sink->name),
-				 errdetail("Its views are gone."),
-				 errhint("Whoever may read its tables, or owns extension revenue_sink, can do it.")));
+				 errmsg("must have owned the views of sink \"%s\" to drop or adopt what is left of it", sink->name),
+				 errdetail("The views of the sink are gone."),
+				 errhint("Ask a role that may read the tables of the sink, or the owner of extension revenue_sink.")));
 	return sink;
 }
 
@@ -506,7 +506,7 @@ rsink_sink_by_ingest(Oid relid, int32 id)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not the ingest view of a sink", get_rel_name(relid)),
-				 errhint("Its triggers belong to the views that revenue_sink.create_sink() makes.")));
+				 errhint("The trigger function is for the views that revenue_sink.create_sink() makes.")));
 	return sink;
 }
 
@@ -520,6 +520,6 @@ rsink_sink_require_mode(const RsinkSink *sink, RsinkMode mode)
 				 errmsg("sink \"%s\" is in mode '%s'", sink->name,
 						rsink_mode_names[sink->mode]),
 				 sink->mode == RSINK_TOTALS ?
-				 errhint("Write to it with revenue_sink.upsert().") :
-				 errhint("Write to it with revenue_sink.apply().")));
+				 errhint("Write to the sink with revenue_sink.upsert().") :
+				 errhint("Write to the sink with revenue_sink.apply().")));
 }

@@ -3,10 +3,11 @@
  * checkpoint.c
  *	  Two-phase commit: pre_commit, and the calls that finish batches.
  *
- * A call that finishes many batches does it in three steps: under the job's
- * lock it looks what is prepared and writes its decisions; it commits them;
- * then it finishes each batch in a transaction of its own. Whatever happens
- * after the commit, the worker, or the same call once more, does the rest.
+ * A call that finishes many batches takes three steps. Under the job's lock it
+ * looks which batches are prepared, and writes its decisions on them. It commits
+ * these decisions. Then it finishes each batch in a transaction of its own. If the
+ * call fails after the commit, the worker does the rest, or the same call when it
+ * is repeated.
  *
  *-------------------------------------------------------------------------
  */
@@ -92,7 +93,7 @@ revenue_sink_pre_commit(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("prepared transactions are disabled"),
-				 errhint("Set max_prepared_transactions to more than the batches that checkpoints can hold at a time, and restart the server.")));
+				 errhint("Set max_prepared_transactions to at least the number of batches that can be prepared at a time, and restart the server.")));
 	if (rsink_prepared_count() >= max_prepared_xacts)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -279,7 +280,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the outcome of \"%s\" is 'unknown'", name),
-				 errhint("It is no gid that pre_commit() of a sink of this database has given.")));
+				 errhint("pre_commit() has not given this gid for any sink of this database.")));
 	(void) rsink_sink_lookup_finishing(gid.sink->name, RSINK_IS_OWNER);
 	PreventCommandDuringRecovery(call);
 	if (wanted == RSINK_ROLLBACK)
@@ -313,8 +314,8 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 		if (p->decision != RSINK_UNDECIDED && p->decision != wanted)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-					 errmsg("it has been decided to %s \"%s\"",
-							p->decision == RSINK_COMMIT ? "commit" : "roll back", name)));
+					 errmsg("the decision on \"%s\" is to %s", name,
+							p->decision == RSINK_COMMIT ? "commit" : "roll back")));
 		if (p->decision == RSINK_UNDECIDED && wanted == RSINK_ROLLBACK)
 		{
 			rsink_decide(gid.sink, p->job, p->writer, p->epoch, p->number, p->xid, wanted);
@@ -330,7 +331,7 @@ finish_prepared(FunctionCallInfo fcinfo, const char *call, RsinkDecision wanted)
 						 ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("the outcome of \"%s\" is '%s'", name, outcome_name[outcome]),
 				 outcome == OUTCOME_OPEN ?
-				 errhint("Its session hasn't prepared it yet.") : 0));
+				 errhint("The session that runs the batch has not prepared it yet.") : 0));
 	if (!finished)
 		rsink_durable_answer();
 	SPI_finish();
@@ -387,7 +388,7 @@ require_gids(const RsinkSink *sink, const char *job, int64 checkpoint, ArrayType
 			if (strcmp(gid.job, job_in_gid) != 0 || gid.number > checkpoint)
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("\"%s\" is no batch of job \"%s\" up to checkpoint %lld",
+						 errmsg("\"%s\" is not a batch of job \"%s\" up to checkpoint %lld",
 								name, job, (long long) checkpoint),
 						 errdetail("Nothing has been changed.")));
 			while ((outcome = find_outcome(&gid)) == OUTCOME_IN_DOUBT)

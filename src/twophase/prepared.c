@@ -3,13 +3,14 @@
  * prepared.c
  *	  Prepared batches, the decisions on them, and how they are finished.
  *
- * What a prepared transaction is, is known from the row that it has inserted
- * into the ledger, whose xmin is its id; never from its gid, which anyone can
- * choose. A decision is a row (job, writer, epoch, number, commit or not),
- * committed before anything is finished by it, so that a crash in between
- * leaves the worker knowing what to do. A batch without a decision is held,
- * unless its epoch has been fenced off: then nobody will ever decide on it,
- * for whoever fenced it has decided on all that counted, and it is rolled back.
+ * A prepared transaction is known to be a batch by the row that it has inserted
+ * into the ledger, whose xmin is the transaction's id; never by its gid, which
+ * anyone can choose. A decision is a row (job, writer, epoch, number, commit or
+ * not), committed before any batch is finished because of it, so that the worker
+ * knows what to do after a crash in between. A batch without a decision stays
+ * prepared, unless its epoch has been fenced off. Then nobody will ever decide on
+ * the batch, because whoever fenced its epoch off has already decided on all
+ * batches that were prepared before; so the worker rolls the batch back.
  *
  * The life of a batch, with the states as outcome() and the view prepared tell them:
  *
@@ -337,7 +338,7 @@ rsink_warn_in_doubt(const RsinkSink *sink, List *prepared, TimestampTz *warned)
 				(errmsg("batch %lld of writer \"%s\" of job \"%s\" of sink \"%s\" has been in doubt for %ld seconds",
 						(long long) p->number, p->writer, p->job, sink->name,
 						TimestampDifferenceMilliseconds(p->prepared_at, now) / 1000),
-				 errdetail("It is held as the prepared transaction \"%s\".", p->gid),
-				 errhint("Restart its job, or finish it with revenue_sink.commit_prepared() or revenue_sink.rollback_prepared().")));
+				 errdetail("The batch is held as the prepared transaction \"%s\".", p->gid),
+				 errhint("Restart the job, or finish the batch with revenue_sink.commit_prepared() or revenue_sink.rollback_prepared().")));
 	}
 }

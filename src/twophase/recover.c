@@ -5,10 +5,10 @@
  *
  * The new epoch is committed first, under the job's lock, together with decisions
  * on all batches that older epochs have prepared. Then the open sessions of older
- * epochs are ended. Then the prepared batches are finished. A session that was
- * past all checks of its epoch when the new one was committed may still prepare:
- * it is waited for, and the batch that it prepares is rolled back, by us or, if
- * we don't live to see it, by the worker.
+ * epochs are ended. Then the prepared batches are finished. A session that had
+ * passed all checks of its epoch when the new one was committed may still prepare.
+ * So we wait for such a session and roll back the batch that it prepares; if we are
+ * gone by then, the worker does it.
  *
  *-------------------------------------------------------------------------
  */
@@ -136,7 +136,7 @@ decide_leftovers(const RsinkSink *sink, List *leftovers, int64 epoch,
 					 errmsg("must be owner of sink \"%s\" to finish the prepared batch \"%s\"",
 							sink->name, p->gid),
 					 errdetail("Nothing has been changed."),
-					 errhint("The owner of the sink, or the role that has prepared it, can start the job.")));
+					 errhint("The owner of the sink, or the role that has prepared the batch, can start the job.")));
 		rsink_decide(sink, p->job, p->writer, p->epoch, p->number, p->xid,
 					 commits ? RSINK_COMMIT : RSINK_ROLLBACK);
 	}

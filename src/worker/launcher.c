@@ -3,15 +3,17 @@
  * launcher.c
  *	  The launcher: sees that each database that needs a worker has one.
  *
- * At the start it gives every database a worker, which ends at once where the
- * extension isn't installed. CREATE EXTENSION and create_sink() wake it; a
- * database that came by other ways, as a copy, is noticed soon after the first
- * use of a sink. A worker that dies comes back, later each time it dies young.
+ * At its start the launcher gives every database a worker, which ends at once where
+ * the extension isn't installed. CREATE EXTENSION and create_sink() wake the
+ * launcher; a database that came in another way, for example as a copy of another
+ * database, is noticed soon after the first use of a sink. A worker that dies is
+ * started again, after a pause that grows if it dies young time after time.
  *
- * Where max_worker_processes leaves fewer places than databases need, these take
- * turns: a worker whose place is needed ends after its round, and its database
- * is due again after worker_interval, or later if there was nothing to do. Those
- * for whom somebody waits come first, then those who have waited longest.
+ * Where max_worker_processes leaves fewer places than databases need, the databases
+ * take turns: a worker whose place is needed ends after its round, and its database
+ * is due again after worker_interval, or later if there was nothing to do. A
+ * database for which somebody waits comes first, then the one that has waited
+ * longest.
  *
  * What a database is to the launcher (state_of() below tells which):
  *
@@ -22,8 +24,9 @@
  *			somebody asks |													|
  *					   UNWANTED <---- RSINK_EXIT_NOT_INSTALLED -------------+
  *
- * How long a database rests follows from why its worker has ended: see reap(). It
- * is forgotten, from any state but RUNNING, when it is no longer in pg_database.
+ * How long a database rests follows from why its worker has ended: see reap(). A
+ * database is forgotten, in any state but RUNNING, when it is no longer in
+ * pg_database.
  *
  *-------------------------------------------------------------------------
  */
@@ -120,7 +123,7 @@ typedef struct Due
 } Due;
 
 static Launcher *launcher;
-static Oid	adoption_asked;		/* where somebody waits for a sink to be taken in */
+static Oid	adoption_asked;		/* where somebody waits for a sink to be adopted */
 static bool wanted_at_commit;
 
 PGDLLEXPORT void revenue_sink_launcher_main(Datum arg);
@@ -254,7 +257,7 @@ revenue_sink_start_worker(PG_FUNCTION_ARGS)
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("revenue_sink is not loaded via shared_preload_libraries"),
-				 errdetail("Sinks in this database can be read, and not be written to."),
+				 errdetail("Sinks in this database can be read, but not written to."),
 				 errhint("To write, add shared_preload_libraries = 'revenue_sink' to postgresql.conf and restart the server.")));
 	rsink_worker_wanted();
 	PG_RETURN_VOID();
@@ -317,7 +320,7 @@ is_known(Oid db)
 	return known;
 }
 
-/* Databases whose sinks are in use, or wait to be taken in, have the extension. */
+/* Databases whose sinks are in use, or wait to be adopted, have the extension. */
 static void
 look_at_slots(void)
 {
@@ -517,7 +520,7 @@ start_due(Due *due, int n, Tracked *tracked)
 	{
 		complained = GetCurrentTimestamp();
 		ereport(LOG,
-				(errmsg("workers of revenue_sink take turns, as there are too few places for them"),
+				(errmsg("workers of revenue_sink take turns, because there are too few places for them"),
 				 errhint("Raise max_worker_processes by %d or more.", n - started)));
 	}
 }

@@ -7,14 +7,14 @@
  * finishes prepared batches that are decided on or fenced off, builds the index,
  * settles and merges; and it keeps the sink small: it expires, removes old
  * totals, packs and folds. Each step is a short transaction of its own. An error
- * is logged, and its sink rests for a while. A sink that isn't in order is left
- * alone, except that the worker checks whether the sink can be taken in; see
- * home.c.
+ * is logged, and its sink rests for a while. The worker skips a sink that has a
+ * problem, and only checks whether it can adopt the sink; see home.c.
  *
  * DROP DATABASE, ALTER DATABASE .. RENAME and CREATE DATABASE .. TEMPLATE wait
- * five seconds, with a lock on the database, for its other sessions to go. The worker asks for that
- * lock, without waiting, between rounds and once a second while it rests. It
- * leaves when somebody has the lock, and the launcher starts it again.
+ * five seconds, with a lock on the database, for its other sessions to go. The
+ * worker asks for that lock, without waiting, between rounds and once a second
+ * while it rests. If somebody has the lock, the worker leaves, and the launcher
+ * starts it again.
  *
  *-------------------------------------------------------------------------
  */
@@ -121,7 +121,7 @@ look_at_problem(RsinkTended *t, RsinkSink *sink)
 		hash = Max(1, hash_bytes((unsigned char *) problem, strlen(problem)));
 		if (hash != t->problem)
 			ereport(LOG,
-					(errmsg("sink \"%s\" is left alone: %s", t->name, problem)));
+					(errmsg("the worker skips sink \"%s\": %s", t->name, problem)));
 	}
 	t->skip = hash != 0 && hash == t->problem ? IDLE_ROUNDS : 0;
 	t->problem = hash;

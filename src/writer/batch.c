@@ -4,10 +4,10 @@
  *	  The batch of the current transaction.
  *
  * A writer that has lost the answer to COMMIT asks the ledger: it begins the
- * batch of the same number again, and learns whether that number is done. The row
- * in the ledger is inserted when the batch begins, so that whoever fences the
- * epoch finds the transaction. It gets the batch's figures when the transaction
- * ends.
+ * batch of the same number again, and learns whether that number has committed.
+ * The row in the ledger is inserted when the batch begins, so that whoever fences
+ * the epoch off finds the transaction. The row gets the batch's figures when the
+ * transaction ends.
  *
  * Nothing slips past a fence, for this reason: a batch registers in the ledger
  * first and reads the epoch after, by a snapshot taken then; whoever opens an
@@ -71,7 +71,7 @@ raise_rolled_back(const RsinkBatch *b)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("batch %lld of writer \"%s\" was prepared in epoch %lld and rolled back",
 					(long long) b->number, b->writer, (long long) b->epoch),
-			 errhint("Open a new epoch with open_writer() or recover() to begin it again.")));
+			 errhint("Open a new epoch with open_writer() or recover() to begin the batch again.")));
 }
 
 /* The batch that the arguments of begin_batch() name, in TopTransactionContext. */
@@ -101,9 +101,9 @@ require_beginning(const RsinkBatch *b)
 	if (batch != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("batch %lld of writer \"%s\" has begun in this transaction",
+				 errmsg("this transaction has already begun batch %lld of writer \"%s\"",
 						(long long) batch->number, batch->writer),
-				 errhint("A transaction is one batch: COMMIT it before the next.")));
+				 errhint("A transaction has one batch. Commit the transaction before you begin the next batch.")));
 	if (rsink_tally_has(b->sink_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
@@ -194,7 +194,7 @@ revenue_sink_begin_batch(PG_FUNCTION_ARGS)
 		case RSINK_LEDGER_PASSED:
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("batch %lld of writer \"%s\" is lower than the last batch of epoch %lld",
+					 errmsg("batch number %lld of writer \"%s\" is lower than the last one of epoch %lld",
 							(long long) b->number, b->writer, (long long) b->epoch),
 					 errhint("Batch numbers must grow within an epoch. Open a new epoch with open_writer() to start again.")));
 			break;

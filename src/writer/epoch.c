@@ -137,7 +137,7 @@ raise_fenced(const char *job, const char *writer, int64 epoch, int64 current)
 					(long long) epoch, writer, job) :
 			 errmsg("epoch %lld of job \"%s\" has been fenced off", (long long) epoch, job),
 			 errdetail("The current epoch is %lld.", (long long) current),
-			 errhint("Another incarnation of the job has taken over. Stop this one, and don't retry.")));
+			 errhint("Another incarnation of the job has taken over. Stop this incarnation, and do not retry.")));
 }
 
 /*
@@ -165,7 +165,7 @@ rsink_epoch_require(const RsinkSink *sink, const char *job, const char *writer, 
 				 errmsg("epoch %lld of writer \"%s\" of job \"%s\" has not been opened",
 						(long long) epoch, writer, job),
 				 errdetail("The current epoch is %lld.", (long long) current),
-				 errhint("Use the epoch that open_writer() or recover() gave. If that was before a failover or a restore, which has lost it, open a new one.")));
+				 errhint("Use the epoch that open_writer() or recover() has returned. If a failover or a restore has lost that epoch, open a new one.")));
 }
 
 /*
@@ -283,7 +283,7 @@ rsink_epoch_open(const RsinkSink *sink, const char *job, const char *writer,
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("epoch %lld is negative", (long long) epoch),
-				 errhint("Use a number that grows with each incarnation, or NULL.")));
+				 errhint("Pass a number that grows with each incarnation, or NULL for a number from the server.")));
 	current = writer ? Max(epochs.whole, epochs.own) : epochs.whole;
 	if (epoch == current)
 	{

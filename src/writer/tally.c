@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * tally.c
- *	  What a transaction answers for: counted per sink, and published when the transaction ends.
+ *	  What a transaction has done: counted per sink, and published at its end.
  *
  * The counts of a subtransaction become its parent's, or are gone if the
  * subtransaction is rolled back.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * tally.h
- *	  What a transaction answers for: counted per sink, and published when the transaction ends.
+ *	  What a transaction has done: counted per sink, and published at its end.
  *
  *-------------------------------------------------------------------------
  */

@@ -38,7 +38,7 @@
 #define SET_WARM 3
 #define SET_SEEN 100
 #define SET_BOUND 200
-#define SET_WARM_BIG 1000		/* on top of SET_SEEN */
+#define SET_WARM_BIG 1000		/* in addition to SET_SEEN */
 
 /* A bound index must be out of its bounds: the least memory holds fewer. */
 #define BOUND_MIN_SEEN 250000
@@ -84,7 +84,7 @@ measure(PGconn *conn, const Way *way, const char *name,
 		sample(name, (double) n / seconds);
 }
 
-/* The same for events that all were seen before. */
+/* Time a way over events that it has all seen before. */
 static void
 measure_replay(PGconn *conn, const Way *way, const char *name,
 			   unsigned set, int64_t first, int64_t n)
@@ -150,7 +150,7 @@ group_warm_up(void)
 		measure_alone(load_ways[i], NULL, nevents / 4, BATCH);
 }
 
-/* Everything in, calls of 10,000; and the replay of it. */
+/* All events in calls of 10,000, and then their replay. */
 static void
 group_load(void)
 {
@@ -169,7 +169,7 @@ group_load(void)
 	}
 }
 
-/* Calls of 100. */
+/* All events in calls of 100. */
 static void
 group_small(void)
 {
@@ -418,7 +418,7 @@ group_seed_bound(void)
 	}
 }
 
-/* Fresh events, and old ones again, past the bound. */
+/* Fresh events, and old ones again, when the index is past its bound. */
 static void
 group_bound(void)
 {

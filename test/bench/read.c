@@ -64,7 +64,7 @@ median_ms(PGconn *conn, const char *sql)
 	return ms[TIMES / 2];
 }
 
-/* Measure queries, those of a name or all, in a state of the deltas. */
+/* Measure the queries of a name, or all queries, in a state of the deltas. */
 static void
 measure_queries(PGconn *conn, const char *relation, const char *state, const char *only)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * two_phase.c
- *	  The benchmark's two-phase commit: what a held transaction costs.
+ *	  The benchmark's two-phase commit: what a prepared transaction costs.
  *
  * A cycle is one transaction from BEGIN to the answer of its phase two. The
  * peers insert the same rows, in binary too, into a bare heap without an index,
@@ -249,7 +249,7 @@ hold(Side *side, const Batch *batch, char *gid)
 	return start;
 }
 
-/* Phase two: a call of ours, or PostgreSQL's own statement. */
+/* Phase two: a call of the extension, or PostgreSQL's own statement. */
 static void
 commit(const Side *side, const char *gid)
 {

@@ -173,7 +173,7 @@ bench_exec(PGconn *conn, const char *sql)
 	PQclear(result);
 }
 
-/* The one value of a query, allocated. */
+/* The only value that a query returns, allocated. */
 char *
 bench_value(PGconn *conn, const char *sql)
 {
@@ -187,7 +187,7 @@ bench_value(PGconn *conn, const char *sql)
 	return value;
 }
 
-/* Once for each connection, before way_run(). */
+/* Call this once for each connection, before way_run(). */
 void
 way_prepare(PGconn *conn, const Way *way)
 {
@@ -309,7 +309,7 @@ way_run(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 	return now_seconds() - start;
 }
 
-/* What the way's own table of minutes says. */
+/* The minutes in the way's own table. */
 void
 way_totals(PGconn *conn, const Way *way, Truth *totals)
 {

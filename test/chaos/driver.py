@@ -30,7 +30,7 @@ class Worker:
         self.server = None
 
     def discard_server(self):
-        # its remains are not to disturb the next seed
+        # the server's remains must not disturb the next seed
         if self.server:
             self.server.discard()
         self.server = None
@@ -53,7 +53,7 @@ class Worker:
                 self.discard_server()
             return result
         except Exception:  # pylint: disable=broad-except
-            # a fault in here is a failure, too
+            # an error of this program is a failure, too
             self.discard_server()
             return {"seed": seed, "problems": [traceback.format_exc()], "story": [], "faults": {}, "count": {},
                     "incarnations": 0, "seconds": 0}
@@ -69,7 +69,7 @@ def work(programs, directory):
 
 
 def results(programs, directory, seeds, jobs):
-    """Of each seed, as they come."""
+    """The result of each seed, as they come."""
     choice = selectors.DefaultSelector()
     seeds = iter(seeds)
     workers = []

@@ -1,4 +1,4 @@
-"""What a seed decides: the job, its incarnations, what befalls them.
+"""What a seed decides: the job, its incarnations, and the faults that these meet.
 
 The same seed gives the same plan. When exactly the scheduler lets each process
 do what is planned, no seed can say.
@@ -28,8 +28,8 @@ SERVER_FAULTS = ("backend killed",) * 4 + ("backend terminated",) * 4 + ("worker
 class Fault:
     def __init__(self, who, step, nth, what, then=None, at_once=False):
         self.who, self.step, self.nth, self.what = who, step, nth, what
-        self.then = then  # what the driver does while the process is held
-        self.at_once = at_once  # or just after it was let go
+        self.then = then  # what the driver does while the process is halted
+        self.at_once = at_once  # whether the process goes on first
 
     def spec(self):
         return "fault=%s:%s:%d:%s" % (self.who, self.step, self.nth, self.what)
@@ -44,7 +44,7 @@ class Plan:
         self.totals = rng.random() < 0.2
         self.keyed = self.totals or rng.random() < 0.5
         self.moving = not self.totals and rng.random() < 0.35
-        self.own_token = rng.random() < 0.5
+        self.own_epoch = rng.random() < 0.5
         self.common = {
             "two_phase": self.two_phase, "totals": self.totals, "keyed": self.keyed,
             "versions": rng.random() < 0.5,
@@ -60,8 +60,8 @@ class Plan:
             taken = {(f.who, f.step) for f in failover}
             self.faulty[0] = failover + [f for f in self.faulty[0] if (f.who, f.step) not in taken][:1]
         if any(f.what == "stop" and f.step in OPENING for faults in self.faulty for f in faults):
-            self.own_token = True
-        self.common["own_token"] = self.own_token
+            self.own_epoch = True
+        self.common["own_epoch"] = self.own_epoch
         self.cuts = [self.make_cut() for _ in range(rng.choice((0, 1, 2, 3, 5)))]
 
     def make_log(self):
@@ -101,7 +101,7 @@ class Plan:
         return settings, faults
 
     def place(self):
-        """Who, at which step, the how-manieth time."""
+        """A fault: who, at which step, at which of his visits there."""
         rng = self.rng
         if rng.random() < 0.35:
             steps = dict(COORDINATOR, **(COORDINATOR_TWO if self.two_phase else COORDINATOR_ONE))

@@ -1,4 +1,4 @@
-"""Plays one seed: the job, all its incarnations, the faults; then looks at what came of it."""
+"""Plays one seed: the job, all its incarnations, the faults; then checks the outcome."""
 
 import collections
 import os
@@ -32,13 +32,13 @@ class Incarnation:
         self.checkpoints, self.finished = [], []
         self.restored = None  # number of the checkpoint; 0 for none
         self.running = False
-        self.stopped = None  # who, step, pid: halted, to be a zombie
+        self.stopped = None  # (who, step, pid) of a process that is halted, to become a zombie
         self.resumed = False
         self.zombie_numbers = set()
         self.skipped = set()  # who, number: ended before, the answer was lost
         self.tail = collections.deque(maxlen=40)
         self.code = None
-        self.over = threading.Event()  # nobody has its stdout any more
+        self.over = threading.Event()  # set when nobody has the processor's stdout any more
         self.errors = open("%s/errors.%d" % (run.dir, number), "w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.errors, start_new_session=True)
@@ -80,7 +80,7 @@ class Run:
         self.forgiven = False
         self.proxy = None
 
-    # The stage.
+    # The setting of the play.
 
     def set_up(self):
         for name in ("log", "state"):
@@ -123,7 +123,7 @@ class Run:
         command += [fault.spec() for fault in faults]
         self.incarnations.append(Incarnation(self, len(self.incarnations), command, settings, faults))
 
-    # What happens.
+    # The course of the play.
 
     def play(self):
         end = time.monotonic() + RUN_LIMIT
@@ -143,13 +143,13 @@ class Run:
                 return
 
     def ended(self, who, living, code):
-        """True when the job is done."""
+        """True if the job is done."""
         who.code = code
         if not living or who.stopped:
             return False
         if code == EXIT_DONE:
             return True
-        if code == EXIT_FENCED and not self.plan.own_token and not self.forgiven:
+        if code == EXIT_FENCED and not self.plan.own_epoch and not self.forgiven:
             # without an epoch of its own, a predecessor's last call may come after
             self.forgiven = True
         elif code not in (EXIT_RESTART, -signal.SIGKILL):
@@ -253,10 +253,10 @@ class Run:
             return True
         raise ValueError(kind)
 
-    # What came of it.
+    # The outcome.
 
     def wait_for_all(self):
-        """Zombies end, too."""
+        """Let the zombies go on until they end."""
         for who in self.incarnations:
             if who.stopped and not who.resumed:
                 self.resume(who)
@@ -308,7 +308,7 @@ class Run:
         log = self.plan.log
         want_late, want_conflicts = (set(), set()) if self.plan.totals else (log.late, log.conflicts)
         if self.plan.moving:
-            # what comes again after it has left the window is late, too
+            # an event that comes again after it has left the window is late, too
             known = {event[:2] for event in log.events}
             late = {key for key in late if key not in known}
             want_conflicts = conflicts = want_conflicts if conflicts <= want_conflicts else want_conflicts
@@ -340,7 +340,7 @@ class Run:
         return later[0].restored
 
     def look_at_outcomes(self):
-        """What the processor was told to be committed is, and what nobody restored isn't."""
+        """Batches reported as committed must be; those that nobody restored must not be."""
         committed = set()
         rolled_back = set()
         gids = set()
@@ -388,7 +388,7 @@ class Run:
             self.server.run("SELECT revenue_sink.drop_sink(%s)", self.sink)
 
     def story(self):
-        """For whoever has to find out what went wrong."""
+        """A report for a person who must find out what went wrong."""
         lines = []
         for who in self.incarnations:
             lines.append("incarnation %d, exit %s: %s" % (who.number, who.code, " ".join(
@@ -400,7 +400,7 @@ class Run:
 
 
 def play(seed, server, programs, directory):
-    """A dictionary that says all that's to be known about a run."""
+    """A dictionary with everything that there is to know about a run."""
     started = time.monotonic()
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)

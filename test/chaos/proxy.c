@@ -5,7 +5,7 @@
  *
  *	proxy LISTEN SERVER			paths of unix sockets
  *
- * Commands come on stdin, a line each; done, or befallen, is told on stdout.
+ * Commands come on stdin, a line each; what was done, or has happened, is told on stdout.
  *
  *	server PATH					new connections go there (a promoted standby)
  *	cut HOW NTH TEXT			lose a connection: at the nth request from now on
@@ -130,7 +130,7 @@ pass_on(int fd, const char *data, size_t n)
 	return true;
 }
 
-/* The rule whose turn this request is, done with; NULL if there is none. */
+/* The rule that this request is the turn of, removed; NULL if there is none. */
 static const Rule *
 rule_for(const char *data, size_t n)
 {

@@ -54,7 +54,7 @@ def halt(pid):
 
 
 def kill_process(pid):
-    """What is killed is halted first, so that it is the signal that ends it."""
+    """Processes are halted before they are killed, so that the signal ends them and nothing else."""
     if not halt(pid):
         return False
     os.kill(pid, signal.SIGKILL)
@@ -103,7 +103,7 @@ class Server:
                 time.sleep(0.02)
 
     def run(self, sql, *args, database=DATABASE):
-        """Rows, if there are any. Repeated if the connection is lost: for what may be."""
+        """Rows, if there are any. A lost connection repeats the SQL, which must allow that."""
         end = time.monotonic() + PATIENCE
         while True:
             conn = self.connect(database)
@@ -117,7 +117,7 @@ class Server:
             finally:
                 conn.close()
 
-    # The faults. Each returns whether there was anything to do it to.
+    # The faults. Each returns whether it could be carried out.
 
     def kill(self):
         lib("cluster_kill", self.dir)
@@ -163,7 +163,7 @@ class Server:
             "sync" if synchronous else "async"))
 
     def cut_off(self):
-        """From now on the standby hears nothing."""
+        """From now on the standby receives nothing."""
         rows = self.run("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
         if rows and halt(rows[0][0]):
             self.halted = rows[0][0]
@@ -180,7 +180,7 @@ class Server:
         return True
 
     def drop_standby(self):
-        """One that nobody has promoted, or the traces of one that somebody has."""
+        """A standby that nobody has promoted, or the traces of one that somebody has."""
         self.resume_halted()
         if self.next:
             self.run("ALTER SYSTEM RESET synchronous_standby_names")

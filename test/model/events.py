@@ -25,7 +25,7 @@ class Pool:
         self.sink = sink
         self.number = number
         self.base = base
-        # Ids whose concatenation is the same, and which differ by one blank.
+        # Ids whose concatenation is the same, and ids that differ by one blank.
         orders = ["%d-a" % number, "%d-aa" % number, "%d-b " % number, "%d-b" % number]
         self.events = [self.fresh(o, e) for o in orders for e in ("ab", "b", "évt")]
         self.late = [self.fresh("%d-late" % number, str(i), late=True) for i in range(3)]
@@ -42,7 +42,7 @@ class Pool:
         return Event(order, event, time, self.rng.choice(AMOUNTS), self.rng.choice(GROUPS))
 
     def variant(self, event):
-        """The same ids with other content, or with the same written differently."""
+        """The same ids with another payload, or with the same payload written differently."""
         kind = self.rng.choice(("amount", "group", "scale", "null", "time"))
         if kind == "amount":
             return event._replace(amount=str(Decimal(event.amount) + 1))
@@ -80,7 +80,7 @@ class Pool:
                 event = self.variant(event)
             elif dice < 0.14:
                 event = rng.choice(self.late)
-                if self.sink.apply_late:        # nothing is promised of a second one
+                if self.sink.apply_late:        # a second one comes without a promise
                     self.nlate += 1
                     event = event._replace(event_id="u%d" % self.nlate)
             elif dice < (0.18 if self.sink.reject_bad else 0.155):
@@ -171,7 +171,7 @@ def choose(rng, sink, events):
     if not events:
         return rng.choice((by_arrays, by_select))(rng, sink, events)
     door = rng.choice((by_arrays, by_arrays, by_json, by_insert, by_select, by_copy))
-    # Past a few rows VALUES lists only cost time; without rows json is null.
+    # With more than a few rows VALUES lists only cost time; without rows json is null.
     if len(events) > 50 and door is by_insert:
         door = by_copy
     return door(rng, sink, events)

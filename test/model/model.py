@@ -28,8 +28,8 @@ MINUTE = datetime.timedelta(minutes=1)
 GROUP = 25
 SESSIONS = 4
 
-# What kinds of sinks come by turns, without the worker and with it. A 'tight' one
-# has a short window, so that events expire in mid-sequence: only when told to.
+# The kinds of sinks, which come in turns, without the worker and with it. A 'tight'
+# sink has a short window, so that events expire in mid-sequence, in calls of expire().
 KINDS = (("tight", "error", "totals", "reject", "late"), ("reject", "totals", "error", "late"))
 
 
@@ -108,7 +108,7 @@ def set_worker(admin, on):
 
 
 def crash():
-    """The command is the caller's, who knows how the server was started."""
+    """The caller gives the command, since he knows how the server was started."""
     subprocess.run(["bash", "-c", os.environ["CRASH"]], check=True)
 
 

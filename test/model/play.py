@@ -234,7 +234,7 @@ class Sequence:
         elif rows is None:
             batch = tx.batch()
             tx.fail()
-            if batch and not tx.batch() and not tx.savepoints():    # nothing is left: say so
+            if batch and not tx.batch() and not tx.savepoints():    # no batch is left: the model says so
                 self.rollback(s)
         return rows, expected
 
@@ -384,7 +384,7 @@ class Sequence:
     # -- the worker's work ---------------------------------------------------
 
     def probe(self, s, candidates):
-        """Which of several deferred contents was counted? A repetition tells."""
+        """Which of several deferred payloads was counted? Sending them again tells."""
         answers = []
         for event in candidates:
             _, sql, params, _ = events.by_one(self.rng, self.sink, [event])
@@ -485,7 +485,7 @@ class Sequence:
         s.tx = s.fenced = None
 
     def commit_remains(self, s):
-        """What is written after a batch was lost must not commit without a batch."""
+        """Events written after a batch was rolled back must not commit without a batch."""
         (self.upsert if self.sink.totals and self.rng.random() < 0.5 else self.store_offsets)(s)
         if s.try_commit():
             raise Mismatch("what a lost batch has left was committed")
@@ -500,7 +500,7 @@ class Sequence:
         last = max(done, default=rng.randrange(3))
         busy = [o for o in self.model.writers_open(writer) if o is not tx]
         number, answer, error = last + rng.randrange(1, 3), True, None
-        if busy:                            # nothing is said of other numbers
+        if busy:                            # the model says nothing of other numbers
             number, error = busy[0].batch().number, is_retryable
         elif rng.random() < 0.15 and epoch > 1:
             epoch, error = epoch - 1, is_fenced
@@ -562,7 +562,7 @@ class Sequence:
             elif reason != "rejected":
                 expected.add((reason,) + event[:3] + (Decimal(event.amount), event.group or ""))
         got = {row[:5] + (row[5] or "",) for row in rows}
-        # one row per event and reason: of several contents one may stand for all
+        # one row per event and reason: of several payloads one may stand for all
         if not got <= expected or {row[:3] for row in got} != {row[:3] for row in expected}:
             self.same("dead_letter", sorted(got - expected, key=repr), sorted(expected - got, key=repr))
 

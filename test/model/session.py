@@ -5,7 +5,7 @@ import psycopg2
 
 
 class Mismatch(Exception):
-    """The extension did what the model doesn't."""
+    """The extension and the model differ."""
 
 
 class Serialization(Exception):
@@ -22,7 +22,7 @@ class Log(list):
 class Session:
     # No call waits for another transaction: whatever waits has failed.
     OPTIONS = "-c lock_timeout=1s -c statement_timeout=20s -c timezone=UTC -c client_min_messages=warning"
-    # But maintenance may have to let the worker or autovacuum finish.
+    # But maintenance may have to wait until the worker or autovacuum has finished.
     PATIENT = OPTIONS + " -c lock_timeout=20s"
 
     def __init__(self, dsn, number, options=OPTIONS):

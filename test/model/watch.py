@@ -125,7 +125,7 @@ class Watched:
         cur = self.connect()
         before = 0
         while True:
-            last = not self.writing.is_set()        # then one look more
+            last = not self.writing.is_set()        # then one more look
             left, right = look(cur)
             self.looks += 1
             if left != right:
@@ -171,7 +171,7 @@ class Task(threading.Thread):
 
 
 def watch(dsn, seed, transactions, now):
-    """Returns how many readers and writers were content, and how many weren't."""
+    """Returns how many readers and writers found no fault, and how many did."""
     passed = failed = 0
     for mode in ("events", "totals"):
         w = Watched(dsn, mode, now)

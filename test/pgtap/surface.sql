@@ -61,11 +61,11 @@ INSERT INTO contract VALUES
 	('rollback_prepared', 'IN gid text, INOUT outcome text DEFAULT NULL::text', NULL, 'v'),
 	('commit_checkpoint', 'IN sink text, IN job text, IN checkpoint bigint, IN gids text[] DEFAULT NULL::text[], '
 		'INOUT committed bigint DEFAULT NULL::bigint', NULL, 'v');
--- Not in the contract: what views, triggers and the install script call.
+-- Not in the contract: what views, triggers, merging and the install script call.
 CREATE TEMPORARY TABLE internal (name text);
 INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('may_dispose'), ('prepared_batches'), ('start_worker'),
 	('refuse_write'), ('sink_problem'), ('relation_of'), ('note_copy'), ('stands'), ('stands_support'),
-	('revenue_of'), ('events_of'), ('winner_of');
+	('revenue_of'), ('events_of'), ('winner_of'), ('winner');
 
 CREATE TEMPORARY VIEW function AS
 	SELECT p.oid, p.proname::text AS name, replace(pg_get_function_arguments(p.oid), 'pg_catalog.', '') AS arguments,
@@ -153,8 +153,8 @@ SELECT is_empty($$ SELECT c.relname FROM pg_class c JOIN pg_depend d ON d.classi
 	'pg_dump saves every table and sequence of the extension');
 
 --
--- Ownership: all in the schema is the extension's, but for the tables of sinks,
--- which must not be, or pg_dump would leave them out.
+-- Ownership: everything in the schema is a member of the extension, except for
+-- the tables of sinks, which pg_dump would leave out if they were members.
 --
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'revenue_sink'::regnamespace AND NOT EXISTS
 	(SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
@@ -185,25 +185,25 @@ SELECT isnt((SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE
 	'the extension has a comment');
 
 --
--- Privileges of a role that has been given none
+-- What a role may do that has been granted nothing
 --
 CREATE ROLE regress_surface;
 SELECT ok(has_schema_privilege('regress_surface', 'revenue_sink', 'USAGE'), 'everybody may use the schema');
-SELECT ok(NOT has_schema_privilege('regress_surface', 'revenue_sink', 'CREATE'), 'nobody may create in it');
+SELECT ok(NOT has_schema_privilege('regress_surface', 'revenue_sink', 'CREATE'), 'nobody may create anything in the schema');
 SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'revenue_sink'::regnamespace AND c.relkind IN ('r', 'p')
 	AND (has_table_privilege('regress_surface', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
 		OR has_any_column_privilege('regress_surface', c.oid, 'SELECT, INSERT, UPDATE, REFERENCES')) $$,
 	'no table, those of sinks included, is open to others in any way');
 SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'revenue_sink'::regnamespace AND
-	CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('regress_surface', c.oid, 'USAGE, SELECT, UPDATE') END $$, 'no sequence is');
+	CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('regress_surface', c.oid, 'USAGE, SELECT, UPDATE') END $$, 'no sequence is open to others');
 SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'revenue_sink'::regnamespace AND c.relkind = 'v'
 	AND NOT (has_table_privilege('regress_surface', c.oid, 'SELECT')
 		AND NOT has_table_privilege('regress_surface', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')) $$,
-	'views are to be read by all, and that''s it');
+	'everybody may read the views, and nobody else may do more');
 SELECT set_eq($$ SELECT name FROM function WHERE NOT has_function_privilege('regress_surface', oid, 'EXECUTE') $$,
-	ARRAY['start_worker', 'ingest', 'refuse_write'], 'what asks for no privilege of a sink, or marks its views, isn''t for others');
+	ARRAY['start_worker', 'ingest', 'refuse_write', 'winner'], 'others may not call functions that ask for no privilege of a sink, or mark its views');
 SET LOCAL ROLE regress_surface;
-SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to who may see nothing', v))
+SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to a role without privileges', v))
 FROM unnest('{sink,stat_sink,writer,dead_letter,rejected_event,deferred,prepared}'::text[]) AS v;
 RESET ROLE;
 
@@ -212,7 +212,7 @@ RESET ROLE;
 --
 SELECT lives_ok($$ DROP EXTENSION revenue_sink CASCADE $$, 'DROP EXTENSION CASCADE works');
 SELECT hasnt_schema('revenue_sink');
-SELECT is_empty($$ SELECT relname FROM pg_class WHERE relnamespace = 'surface'::regnamespace $$, 'and takes the views of sinks along');
+SELECT is_empty($$ SELECT relname FROM pg_class WHERE relnamespace = 'surface'::regnamespace $$, 'DROP EXTENSION drops the views of sinks, too');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,8 +1,8 @@
-# The traced example, with a crash that is one.
+# The traced example, in which the server really crashes.
 #
 # Order 7 is paid at 10:01 in two parts, 40 and 25. The minute says 65, and the
-# offset that follows is committed with it. Then the server dies with the next
-# event's row written and its transaction open. Whatever is delivered again
+# next offset to read is committed with it. Then the server dies while the next
+# event's row is written and its transaction is open. Whatever is delivered again
 # afterwards, the minute says 65.
 
 use strict;
@@ -34,7 +34,7 @@ my $second = apply_sql('evt-9f3', '2024-03-01 10:01:48', 25);
 my $third  = apply_sql('evt-9f4', '2024-03-01 10:02:03', 12.5);
 my $store  = q(SELECT revenue_sink.store_offsets('s', 'orders', '{0}', '{%d}'));
 
-# One transaction with events and the offset that follows them.
+# Apply events and store the next offset in one transaction.
 sub batch
 {
 	my ($next, @events) = @_;
@@ -46,7 +46,7 @@ sub batch
 is(batch(42, $first), 'applied', 'the first part arrives');
 is($node->safe_psql('postgres', $minute), '40 of 1', 'the minute says 40');
 
-# The row is written, nothing is committed: nobody sees anything of it.
+# The row is written, and nothing is committed: nobody sees anything of it.
 my $writer = $node->background_psql('postgres', on_error_stop => 0);
 $writer->query_safe('BEGIN');
 is($writer->query_safe($second), 'applied', 'evt-9f3 arrives');
@@ -57,7 +57,7 @@ $writer->query_safe('COMMIT');
 is($node->safe_psql('postgres', "$minute; $offset"), "65 of 2\n43",
 	'with its commit, minute and offset move together');
 
-# A crash after the row of evt-9f4 and before its commit.
+# The server crashes after the row of evt-9f4 is written and before its commit.
 $writer->query_safe('BEGIN');
 is($writer->query_safe($third), 'applied', 'evt-9f4 arrives');
 $writer->query_safe(sprintf($store, 44));
@@ -79,18 +79,18 @@ is($node->safe_psql('postgres', "$minute; $offset"), "65 of 2\n44",
 	'the minute says 65 as before');
 is($node->safe_psql('postgres',
 	q(SELECT revenue FROM fact_revenue_1m WHERE minute = '2024-03-01 10:02+00')),
-	'12.5', 'the next minute has evt-9f4 once');
+	'12.5', 'the next minute counts evt-9f4 once');
 
-# The source itself sends it once more, with an offset of its own.
-is(batch(45, $second), 'duplicate', 'evt-9f3 once more from the source');
+# The source itself sends the event once more, with another offset.
+is(batch(45, $second), 'duplicate', 'evt-9f3 comes once more from the source and is a duplicate');
 is($node->safe_psql('postgres', "$minute; $offset"), "65 of 2\n45",
 	'the minute still says 65');
 
-# Merged or not, and after an orderly restart.
+# The answers are the same after a merge and an orderly restart.
 $node->safe_psql('postgres', q(SELECT revenue_sink.merge('s')));
 $node->restart;
 is($node->safe_psql('postgres', "$minute; $second"), "65 of 2\nduplicate",
-	'merged and restarted: 65, and evt-9f3 is a duplicate');
+	'after a merge and a restart: 65, and evt-9f3 is a duplicate');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))),
 	'', 'check() finds nothing');
 

@@ -1,16 +1,17 @@
-# Crashes by the dozen, in mid-stream.
+# Dozens of crashes in mid-stream.
 #
-# Several writers stream events with duplicates, in their own stream and of
-# each other's, and go on by their stored offsets after whatever happens to
-# them. In each round something is killed, at a moment chosen by seed: the
-# whole server with -9, a backend, a client, the worker. When all streams have
-# arrived, the totals must be the truth computed here from the streams, and
-# check() must find nothing.
+# Several writers stream events, with duplicates in their own stream and of each
+# other's events, and continue from their stored offsets after whatever happens to
+# them. In each round something is killed, at a moment chosen by seed: the whole
+# server with -9, a backend, a client, the worker. When all streams have arrived,
+# the totals must equal the truth computed here from the streams, and check() must
+# find nothing.
 #
 # All the while a reader watches the markers that each batch carries in two
 # minutes: they appear together, and never vanish.
 #
-# RSINK_SEED chooses another course of events, RSINK_ROUNDS another length.
+# RSINK_SEED chooses another course of events, RSINK_ROUNDS another number of
+# rounds.
 
 use strict;
 use warnings;
@@ -46,8 +47,8 @@ my $load    = RevenueSink::Load->new(
 	streams => $streams);
 $load->start_reader($reader_binary);
 
-# A crash of one server process: the postmaster ends the others and starts
-# anew. Wait until it has, since who connects before is thrown out again.
+# Kill one server process: the postmaster ends the others and starts anew. Wait
+# until it has, since whoever connects before is thrown out again.
 sub crash_process
 {
 	my ($pid) = @_;
@@ -57,7 +58,7 @@ sub crash_process
 	  if kill_process('KILL', $pid);
 }
 
-# Each takes a plug and the writer whose step it was.
+# Ways to kill. Each takes a plug and the writer whose step it was.
 my %kill = (
 	'server' => sub { kill_server($node); $node->start },
 	'server, immediate stop' => sub { $node->stop('immediate'); $node->start },
@@ -81,7 +82,7 @@ my @steps = qw(open begin begin applied applied commit commit commit done);
 my (%told, @story);
 foreach my $round (1 .. $rounds)
 {
-	# Every kind comes up as often, whatever the seed.
+	# Every way comes up equally often, whatever the seed.
 	my $kind   = $kinds[ ($round + $seed) % @kinds ];
 	my $victim = $random->below($writers);
 	my $step   = $steps[ $random->below(scalar @steps) ];

@@ -1,9 +1,9 @@
 # A standby takes over in mid-stream.
 #
-# The standby is a synchronous one, so that no commit that was answered is
-# lost. What is in memory isn't replicated: the new primary builds its index
-# from the tables it got. The writers find the new primary by themselves and go
-# on by its offsets, with replay.
+# The standby is synchronous, so that no commit that was answered is lost. Shared
+# memory isn't replicated: the new primary builds its index from its tables. The
+# writers find the new primary by themselves and continue from its offsets, with
+# replay.
 
 use strict;
 use warnings;
@@ -24,7 +24,7 @@ plan skip_all => 'no C compiler' unless $writer_binary && $reader_binary;
 my $primary = new_node('primary', streaming => 1);
 create_sink($primary, 'postgres');
 
-# An event of before, still unmerged in the base backup or not.
+# An event from before the base backup, whose delta may be merged by then or not.
 $primary->safe_psql('postgres', q(
 SELECT revenue_sink.create_sink('other', 'other_fact', 'other_events');
 SELECT revenue_sink.apply('other', 'o-1', 'e-1', '2024-03-01 10:01+00', 40)));
@@ -41,7 +41,7 @@ $primary->poll_query_until('postgres',
 	q(SELECT bool_or(sync_state = 'sync') FROM pg_stat_replication))
   or die 'the standby is not synchronous';
 
-# On the standby: reads are answered from the tables, nothing else happens.
+# On the standby, reads are answered from the tables; writes are refused.
 $primary->safe_psql('postgres',
 	q(SELECT revenue_sink.apply('other', 'o-1', 'e-2', '2024-03-01 10:01+00', 25)));
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
@@ -65,7 +65,7 @@ foreach my $sql (
 	my ($ret, undef, $stderr) = $standby->psql('postgres', "\\set VERBOSITY verbose\n$sql");
 
 	isnt($ret, 0, "refused on the standby: $sql");
-	like($stderr, qr/ERROR:  25006:/, 'as a read-only transaction');
+	like($stderr, qr/ERROR:  25006:/, 'the refusal is that of a read-only transaction');
 }
 
 # In mid-stream, the primary dies and the standby is promoted.

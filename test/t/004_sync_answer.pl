@@ -1,8 +1,8 @@
-# An answer is as durable as the effect it speaks of.
+# An answer is as durable as the effect that it speaks of.
 #
-# The processor that hears 'duplicate' or 'skip' forgets the events. So the
-# COMMIT of such a transaction waits for the synchronous standby, as the first
-# delivery's did: that one may be on the primary's disk only.
+# A processor that hears 'duplicate' or 'skip' forgets the events. So the COMMIT
+# of such a transaction waits for the synchronous standby, as the COMMIT of the
+# first delivery did: the first delivery may have reached only the primary's disk.
 
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# The worker would only wait for the standby too.
+# The worker is kept out, since it would only wait for the standby, too.
 my $primary = new_node('primary', streaming => 1, conf => q(
 revenue_sink.worker_interval = '1h'
 ));
@@ -42,7 +42,7 @@ my $event = q('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65);
 is($primary->safe_psql('postgres', "SELECT revenue_sink.apply($event)"),
 	'applied', 'the first delivery');
 
-# A batch of an epoch, whose answer will be lost.
+# A batch whose answer will be lost.
 my $epoch = $primary->safe_psql('postgres',
 	q(CALL revenue_sink.open_writer('s', 'job', 'writer')));
 my $begin = "SELECT revenue_sink.begin_batch('s', 'job', 'writer', $epoch, 0)";
@@ -52,7 +52,7 @@ $begin;
 SELECT revenue_sink.apply('s', 'order-8', 'evt-a', '2024-03-01 10:01+00', 1);
 COMMIT)), "t\napplied", 'a batch');
 
-# Two that are prepared: one is committed, the other held.
+# Two batches are prepared: one is committed, the other stays in doubt.
 my ($committed, $held) = map { $primary->safe_psql('postgres', qq(
 \\set QUIET on
 BEGIN;
@@ -62,7 +62,7 @@ PREPARE TRANSACTION :'gid';
 \\echo :gid)) } (1, 2);
 $primary->safe_psql('postgres', "CALL revenue_sink.commit_prepared('$committed')");
 
-# A session of its own that has said all but COMMIT; returns it with its pid.
+# A session that has sent everything but COMMIT; returns it with its pid.
 sub open_transaction
 {
 	my ($sql, $answer, $name) = @_;
@@ -113,7 +113,7 @@ foreach my $name (sort keys %answers)
 	waits_for_standby($psql, $pid, $name);
 }
 
-# What only reads has nothing to wait for.
+# Readers have nothing to wait for.
 is($primary->safe_psql('postgres', q(
 SELECT revenue_sink.seen('s', 'order-7', 'evt-9f3');
 SELECT sum(revenue) FROM fact_revenue_1m)), "t\n66", 'readers do not wait');
@@ -125,12 +125,13 @@ foreach my $name (sort keys %answers)
 
 	# its output is here as soon as the COMMIT has returned
 	like($psql->query_until(qr/committed/, "\n"), qr/committed/,
-		"$name: committed once the standby is back");
+		"$name: the COMMIT returns once the standby is back");
 	$psql->quit;
 }
 
-# Why all this: a first delivery that is nowhere but on the primary, as its
-# own COMMIT gave up waiting. The replay must not be told 'duplicate' for good.
+# The reason for all this: a first delivery has reached only the primary, because
+# its own COMMIT gave up waiting. The replay must not be told 'duplicate' for
+# good.
 wait_for_standby();
 $standby->stop;
 my $lost = q('s', 'order-9', 'evt-b', '2024-03-01 10:02+00', 7);
@@ -146,7 +147,7 @@ waits_for_standby($replay, $replay_pid, 'replay');
 
 kill_server($primary);
 $_->{run}->finish foreach ($first, $replay);
-unlike($replay->{stdout}, qr/committed/, 'the replay never heard that it is done');
+unlike($replay->{stdout}, qr/committed/, 'the replay never got an answer to its COMMIT');
 $standby->start;
 $standby->promote;
 $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()')
@@ -154,7 +155,7 @@ $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()')
 is($standby->safe_psql('postgres', "SELECT revenue_sink.apply($lost)"),
 	'applied', 'the event was lost in the failover and is applied now');
 is($standby->safe_psql('postgres', "SELECT revenue_sink.apply($event); $begin"),
-	"duplicate\nf", 'what the standby had is not applied again');
+	"duplicate\nf", 'events and batches that the standby had are not applied again');
 is($standby->safe_psql('postgres', 'SELECT sum(revenue) FROM fact_revenue_1m'),
 	'73', 'the total is right');
 

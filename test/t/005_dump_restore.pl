@@ -1,8 +1,8 @@
-# Dump, restore, go on.
+# A sink is dumped and restored, and goes on.
 #
-# All state is in tables, so pg_dump takes it along: a restored database knows
-# the events of before and the offsets to go on from, whatever the format and
-# however odd the names, and a dump taken in mid-stream is as good as any.
+# All state is in tables, so pg_dump takes it along: a restored database knows the
+# earlier events and the offsets to continue from, whatever the format and however
+# odd the names, and a dump taken in mid-stream is as good as any.
 
 use strict;
 use warnings;
@@ -21,7 +21,7 @@ plan skip_all => 'no C compiler' unless $writer_binary;
 my $node = new_node('dump');
 create_sink($node, 'postgres');
 
-# A second sink, with names that need quotes everywhere.
+# A second sink has names that need quotes everywhere.
 my $odd_fact   = q("Odd ""Schema"""."Fact 'x' View");
 my $odd_ingest = q("Odd ""Schema"""."order.events; --");
 my $odd_sink   = q(a "sink"; it''s $$odd$$ \\ %s);
@@ -40,7 +40,7 @@ SELECT revenue_sink.create_sink('totals', 'totals_fact', 'totals_in', mode => 't
 SELECT revenue_sink.upsert('totals', '{2024-03-01 10:01+00}', '{65}', NULL, 3);
 ));
 
-# A batch of a writer, to begin the same batch again afterwards.
+# A writer's batch, which is begun again after the restore.
 my $epoch = $node->safe_psql('postgres',
 	qq(CALL revenue_sink.open_writer('$odd_sink', 'job', 'writer')));
 my $begin = "SELECT revenue_sink.begin_batch('$odd_sink', 'job', 'writer', $epoch, 7)";
@@ -50,7 +50,7 @@ $begin;
 SELECT revenue_sink.store_offsets('$odd_sink', 'orders', '{0,1}', '{10,20}');
 COMMIT));
 
-# Dump while writers are at work on the first sink.
+# The dumps are taken while writers are at work on the first sink.
 my $streams = RevenueSink::Streams->new(seed => $seed, writers => 2);
 my $load    = RevenueSink::Load->new(
 	seed    => $seed,
@@ -87,7 +87,7 @@ foreach my $format (sort keys %dumps)
 		: [ 'pg_restore', '--exit-on-error', '-d', $into, "$dir/custom" ],
 		"$format: restored without an error");
 
-	# The odd sink.
+	# The sink with the odd names
 	my $look = qq(SELECT minute AT TIME ZONE 'UTC', group_key, revenue, events
 		FROM $odd_fact ORDER BY 1, 2);
 	is($node->safe_psql($db, $look), $node->safe_psql('postgres', $look),
@@ -96,7 +96,7 @@ foreach my $format (sort keys %dumps)
 SELECT * FROM revenue_sink.apply('$odd_sink', ARRAY['o', 'o', 'o', 'o'], '{e-1,e-2,e-3,e-9}',
 	'{2024-03-01 10:01+00,2024-03-01 10:02+00,2024-03-01 11:01+00,2024-03-01 11:02+00}',
 	'{40,25,1.5,8}', '{g,g,h,h}'))), '1|3|0|0|0|0',
-		"$format: events of before are duplicates, a new one is applied");
+		"$format: earlier events are duplicates, a new one is applied");
 	is($node->safe_psql($db, qq(
 SELECT sum(revenue), sum(events) FROM $odd_fact;
 SELECT reason, count(*) FROM revenue_sink.dead_letter
@@ -105,26 +105,26 @@ SELECT * FROM revenue_sink.offsets('$odd_sink') ORDER BY 1, 2)),
 		"74.5|4\nconflict|1\norder_id is empty|1\norders|0|10\norders|1|20",
 		"$format: counts, dead letters and offsets are right");
 	is($node->safe_psql($db, "BEGIN; $begin; COMMIT"), 'f',
-		"$format: the batch of before is known");
+		"$format: the earlier batch is known");
 	cmp_ok($node->safe_psql($db, "CALL revenue_sink.open_writer('$odd_sink', 'job', 'writer')"),
 		'>', $epoch, "$format: epochs go on");
 	is($node->safe_psql($db, q(
 SELECT revenue_sink.upsert('totals', '{2024-03-01 10:01+00}', '{64}', NULL, 2);
 SELECT revenue FROM totals_fact)) =~ s/.*\n//r, '65', "$format: totals keep their version");
 
-	# Settings of sinks came along.
+	# The settings of the sinks came along.
 	is($node->safe_psql($db, 'SELECT * FROM revenue_sink.sink ORDER BY sink'),
 		$node->safe_psql('postgres', 'SELECT * FROM revenue_sink.sink ORDER BY sink'),
 		"$format: the sinks are the same");
 
-	# The stream goes on in the new database, by the offsets that it has.
+	# The stream continues in the restored database, from its offsets.
 	$load->{connstr} = $into;
 	$load->start_all($end);
 	$load->run;
 	is(differences($node, $db, truth => $streams->truth), '',
 		"$format: the stream's totals are right");
 
-	# A new sink next to the restored ones, and the odd one's end.
+	# A new sink is made beside the restored ones, and the odd one is dropped.
 	is($node->safe_psql($db, qq($quiet
 SELECT revenue_sink.create_sink('late', 'late_fact', 'late_events');
 SELECT revenue_sink.apply('late', 'o', 'e-1', '2024-03-01 10:01+00', 40);
@@ -132,12 +132,12 @@ SELECT problem FROM revenue_sink.check('late');
 SELECT problem FROM revenue_sink.check('$odd_sink');
 SELECT revenue_sink.drop_sink('$odd_sink');
 SELECT count(*) FROM pg_class WHERE relnamespace = '"Odd ""Schema"""'::regnamespace)),
-		"\napplied\n\n0", "$format: sinks come and go");
+		"\napplied\n\n0", "$format: a sink is made, and the odd one is dropped");
 	is(differences($node, $db, truth => $streams->truth), '',
-		"$format: the others are as they were");
+		"$format: the other sinks are unchanged");
 }
 
-# The extension goes, and comes back empty.
+# The extension is dropped, and comes back empty.
 my $db = 'restored plain';
 $node->safe_psql($db, q(
 SET client_min_messages = warning;
@@ -152,6 +152,6 @@ SELECT revenue_sink.apply('s', 'o', 'e-1', '2024-03-01 10:01+00', 40);
 SELECT revenue_sink.apply('s', 'o', 'e-1', '2024-03-01 10:01+00', 40);
 SELECT sum(revenue), sum(events) FROM fact_revenue_1m;
 SELECT problem FROM revenue_sink.check('s'))), "applied\nduplicate\n40|1",
-	'the extension is back with a sink that knows nothing of before');
+	'the extension is back, and a new sink knows no earlier events');
 
 done_testing();

@@ -1,8 +1,8 @@
 # The sink's tables get new files, or lose their rows, under load.
 #
-# The index in shared memory holds addresses of rows, and those change with
-# VACUUM FULL, CLUSTER and the like. TRUNCATE makes the sink forget: the tables
-# are the truth. Nobody may be told a wrong answer by addresses of before.
+# The index in shared memory holds addresses of rows, which change with VACUUM
+# FULL, CLUSTER and the like. TRUNCATE makes the sink forget events: the tables
+# are the truth. Nobody may get a wrong answer because of old addresses.
 
 use strict;
 use warnings;
@@ -33,8 +33,8 @@ my $load    = RevenueSink::Load->new(
 	connstr => $node->connstr('postgres'),
 	streams => $streams);
 
-# Statements that take turns, one for every few batches that arrive. One that
-# loses a deadlock against the worker is no harm.
+# Run statements in turns, one for every few batches that arrive. A statement that
+# loses a deadlock against the worker does no harm.
 sub run_with
 {
 	my ($blocks, @statements) = @_;
@@ -52,7 +52,7 @@ sub run_with
 	return $ran;
 }
 
-# Files change.
+# The tables get new files.
 $load->start_reader($reader_binary);
 my $ran = run_with(150, (map { "VACUUM FULL $table{$_}" } sort keys %table),
 	"VACUUM (FREEZE, INDEX_CLEANUP ON) $table{seen}",
@@ -66,7 +66,7 @@ is(differences($node, 'postgres', truth => $streams->truth), '',
 	'right totals after rewrites under load');
 ok($load->stop_reader, 'the reader saw markers together, and none vanish');
 
-# CLUSTER, on a b-tree where there is one.
+# CLUSTER rewrites the tables that have a b-tree.
 foreach my $kind (sort keys %table)
 {
 	my $index = $node->safe_psql('postgres', qq(
@@ -76,9 +76,9 @@ WHERE i.indrelid = '$table{$kind}'::regclass LIMIT 1));
 	$node->safe_psql('postgres', "CLUSTER $table{$kind} USING " . $index =~ s/.*\.//r)
 	  if $index ne '';
 }
-is(differences($node, 'postgres', truth => $streams->truth), '', 'and after CLUSTER');
+is(differences($node, 'postgres', truth => $streams->truth), '', 'the totals are right after CLUSTER');
 
-# The same stream once more, all of it: nothing is counted.
+# The whole stream is sent once more: nothing is counted.
 $node->safe_psql('postgres', q(
 SELECT revenue_sink.store_offsets('s', 'orders', '{0,1}', '{0,0}')));
 $load->start_all($streams->{lines});
@@ -86,7 +86,7 @@ $load->run;
 is(differences($node, 'postgres', truth => $streams->truth), '',
 	'a whole replay changes nothing');
 
-# A TRUNCATE that is rolled back changes nothing either; in its transaction
+# A TRUNCATE that is rolled back changes nothing either; inside its transaction
 # the events are forgotten.
 my $event = q('s', 'order-t', 'evt-t', '2024-03-01 10:01+00', 65, 'truncate');
 is($node->safe_psql('postgres', qq(
@@ -100,9 +100,9 @@ ROLLBACK;
 SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
 SELECT revenue_sink.apply($event);
 SELECT sum(revenue) FROM fact_revenue_1m WHERE group_key = 'truncate')),
-	"applied\nf\napplied\nduplicate\nt\nduplicate\n65", 'TRUNCATE, rolled back');
-# check() sees that revenue counts more than the rows that are left; that is
-# all it may find from here on.
+	"applied\nf\napplied\nduplicate\nt\nduplicate\n65", 'a TRUNCATE that is rolled back');
+# check() sees that the revenue contains more events than the rows that are left;
+# from here on it may find nothing else.
 sub check_sql
 {
 	return "SELECT problem FROM revenue_sink.check('$_[0]')"
@@ -116,10 +116,10 @@ SELECT revenue_sink.apply($event);
 SELECT revenue_sink.apply($event);
 SELECT sum(revenue) FROM fact_revenue_1m WHERE group_key = 'truncate';
 ) . check_sql('s')),
-	"f\napplied\nduplicate\n130", 'TRUNCATE: the sink has forgotten');
+	"f\napplied\nduplicate\n130", 'after TRUNCATE the sink has forgotten the events');
 
-# A sink made, filled and truncated in one transaction: TRUNCATE cuts the file
-# in place then.
+# A sink is made, filled and truncated in one transaction: in this case TRUNCATE
+# cuts the file in place.
 is($node->safe_psql('postgres', q(
 SET client_min_messages = warning;
 BEGIN;
@@ -141,9 +141,9 @@ SELECT sum(events) FROM new_fact;
 SELECT revenue_sink.drop_sink('new'))), "\n5000\n5000\n10000\n",
 	'create, apply and TRUNCATE in one transaction');
 
-# TRUNCATE under load: of a stream without duplicates, and on a connection
-# that is never lost, nothing may be taken for one that isn't. The replays
-# that a writer makes by itself would count again, so this one is in SQL.
+# TRUNCATE under load: in a stream without duplicates, on a connection that is
+# never lost, no event may be taken for a duplicate. The replays that a writer
+# makes by itself would count again, so this stream is in SQL.
 $node->safe_psql('postgres', q(
 SET client_min_messages = warning;
 SELECT revenue_sink.create_sink('once', 'once_fact', 'once_events');
@@ -191,13 +191,13 @@ SELECT (SELECT sum(events) FROM once_fact) - (SELECT sum(events) FROM fed);
 SELECT count(*) FROM fed;
 ) . check_sql('once')), "0\n2", 'every event counted, with TRUNCATEs meanwhile');
 
-# A crash after all that.
+# The server crashes after all that.
 kill_server($node);
 $node->start;
 is($node->safe_psql('postgres', qq(
 SELECT revenue_sink.apply($event);
 SELECT (SELECT sum(events) FROM once_fact) - (SELECT sum(events) FROM fed);
 ) . check_sql('once') . ';' . check_sql('s')), "duplicate\n0",
-	'and after a crash');
+	'the answers and totals are right after a crash');
 
 done_testing();

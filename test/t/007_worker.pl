@@ -18,7 +18,7 @@ autovacuum = off
 wal_log_hints = off
 ));
 
-# How many workers has a database?
+# Wait until a database has so many workers.
 sub workers_become
 {
 	my ($db, $count, $name) = @_;
@@ -50,20 +50,20 @@ sub merged
 	return;
 }
 
-# Start.
+# The server starts.
 is($node->safe_psql('postgres', q(
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink launcher')),
 	'1', 'there is a launcher');
-is(scalar worker_pids($node), 0, 'and no worker without the extension');
+is(scalar worker_pids($node), 0, 'there is no worker without the extension');
 $node->safe_psql('postgres', 'CREATE EXTENSION revenue_sink');
 workers_become('postgres', 1, 'CREATE EXTENSION starts a worker');
 create_sink($node, 'postgres');
 my $total = sink_table($node, 'postgres', 'total');
 is(apply_some('postgres', 'first'), '100', 'events');
-merged('postgres', 'it merges');
+merged('postgres', 'the worker merges');
 
-# A sink whose creation hasn't been committed is nobody's to clear away: it keeps
-# its slot, whose counters say since when.
+# A sink whose creation hasn't been committed keeps its slot; the slot's counters
+# say since when they count.
 my $maker = $node->background_psql('postgres');
 my $since = q(SELECT stats_since FROM revenue_sink.stat_sink WHERE sink = 'new');
 $node->safe_psql('postgres', q(SELECT revenue_sink.create_sink('second', 'second_fact', 'second_events')));
@@ -76,10 +76,10 @@ merged('postgres', 'it has done a round');
 is($maker->query_safe($since), $first, 'a sink that is being made keeps its slot');
 $maker->query_safe('COMMIT');
 $maker->quit;
-is($node->safe_psql('postgres', $since), $first, 'and when it has been made');
+is($node->safe_psql('postgres', $since), $first, 'the sink keeps its slot when it has been made');
 $node->safe_psql('postgres', q(SELECT revenue_sink.drop_sink('new')));
 
-# Whoever has batches in doubt is warned about, in each sink.
+# For each sink with batches in doubt the log has a warning.
 my $log = -s $node->logfile;
 $node->append_conf('postgresql.conf', "revenue_sink.in_doubt_warning = '1s'");
 $node->reload;
@@ -93,22 +93,23 @@ PREPARE TRANSACTION :'gid'));
 }
 $node->wait_for_log(qr/WARNING:  batch 1 of writer "w" of job "job" of sink "$_" has been in doubt/, $log)
   foreach qw(s second);
-ok(1, 'both are warned about');
+ok(1, 'the log warns about the batches of both sinks');
 $node->safe_psql('postgres', "CALL revenue_sink.recover('$_', 'job', NULL)") foreach qw(s second);
 $node->safe_psql('postgres', q(SELECT revenue_sink.drop_sink('second')));
 
-# What was rolled back leaves no worker behind.
+# A CREATE EXTENSION that was rolled back leaves no worker behind.
 $node->safe_psql('postgres', 'CREATE DATABASE never');
 $node->safe_psql('never', 'BEGIN; CREATE EXTENSION revenue_sink; ROLLBACK');
 workers_become('never', 0, 'none for a CREATE EXTENSION that was rolled back');
 
-# Restart.
+# The server restarts.
 $node->restart;
-workers_become('postgres', 1, 'started again after a restart');
+workers_become('postgres', 1, 'a worker is started again after a restart');
 apply_some('postgres', 'second');
 merged('postgres', 'it merges again');
 
-# Ended in the middle of a merge: held there by a lock on what it writes.
+# The worker is ended in the middle of a merge, where a lock on the table of
+# totals stops it.
 foreach my $signal (qw(TERM KILL))
 {
 	my $locker = $node->background_psql('postgres', on_error_stop => 0);
@@ -133,25 +134,25 @@ WHERE backend_type = 'revenue_sink worker' AND datname = 'postgres')),
 		$locker->quit;
 	}
 	workers_become('postgres', 1, "$signal: a worker is back");
-	isnt((worker_pids($node, 'postgres'))[0], $pid, "$signal: a new one");
-	merged('postgres', "$signal: it finishes the merge");
+	isnt((worker_pids($node, 'postgres'))[0], $pid, "$signal: the worker is a new one");
+	merged('postgres', "$signal: the new worker finishes the merge");
 }
 is($node->safe_psql('postgres', q(
 SELECT count(*), sum(revenue), sum(events) FROM fact_revenue_1m;
-SELECT problem FROM revenue_sink.check('s'))), '100|400.0|400', 'totals are right');
+SELECT problem FROM revenue_sink.check('s'))), '100|400.0|400', 'the totals are right, and check() finds nothing');
 
-# Errors don't end it: it says why, waits, and tries again.
+# An error doesn't end the worker: it logs the error, waits, and tries again.
 my $from = -s $node->logfile;
 $node->safe_psql('postgres',
 	"ALTER TABLE $total ADD CONSTRAINT planted CHECK (false) NOT VALID");
 apply_some('postgres', 'error');
 $node->wait_for_log(qr/violates check constraint "planted"/, $from);
 is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), '500',
-	'readers see all while the merge fails');
+	'readers see all events while the merge fails');
 $node->safe_psql('postgres', "ALTER TABLE $total DROP CONSTRAINT planted");
-merged('postgres', 'it merges once the error is mended');
+merged('postgres', 'the worker merges once the cause of the error is gone');
 
-# Settings are reloaded.
+# Change a setting, and wait until it has been reloaded.
 sub set_interval
 {
 	my ($interval) = @_;
@@ -164,7 +165,8 @@ SELECT current_setting('revenue_sink.worker_interval')::interval = '$interval'))
 	  or die 'not reloaded';
 }
 
-# Idle, with the default interval: next to no work and WAL in four seconds.
+# With the default interval, an idle worker does next to no work and writes next
+# to no WAL in four seconds.
 set_interval('1s');
 $node->safe_psql('postgres', 'VACUUM ANALYZE; CHECKPOINT');
 
@@ -200,7 +202,7 @@ SELECT pg_current_wal_insert_lsn()));
 	cmp_ok($written, '<', 1000, 'an idle worker writes next to no WAL');
 }
 
-# A standby has a launcher at most, and nothing is done there.
+# A standby may have a launcher, but nothing is done there.
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
@@ -213,12 +215,12 @@ SELECT sum(events) FROM fact_revenue_1m;
 SELECT pg_sleep(1);
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker'
   AND state <> 'idle')), "600\n\n0", 'nothing is done on a standby');
-unlike(slurp_file($standby->logfile), qr/ERROR/, 'and nothing is tried');
+unlike(slurp_file($standby->logfile), qr/ERROR/, 'nothing is tried on a standby');
 $standby->stop;
 set_interval('100ms');
-merged('postgres', 'on the primary, a shorter interval is heeded at once');
+merged('postgres', 'on the primary, a shorter interval counts at once');
 
-# Databases: rename, copy and drop aren't blocked, and the workers follow.
+# RENAME, TEMPLATE and DROP of databases aren't blocked, and the workers follow.
 $node->safe_psql('postgres', 'CREATE DATABASE one');
 create_sink($node, 'one');
 workers_become('one', 1, 'a second database has a worker of its own');
@@ -234,7 +236,7 @@ foreach my $sql (
 	workers_become($db, 1, "$db has a worker");
 	my ($ret, undef, $stderr) = $node->psql('postgres', $sql);
 	is($ret, 0, "not blocked: $sql") or diag $stderr;
-	cmp_ok(time - $from, '<', 10, 'and done soon');
+	cmp_ok(time - $from, '<', 10, 'the statement is done soon');
 }
 workers_become('two', 0, 'the worker of a dropped database is gone');
 apply_some('copy', 'y');
@@ -242,9 +244,9 @@ workers_become('copy', 1, 'the copy has got a worker with its first use');
 merged('copy', 'which merges');
 is($node->safe_psql('copy', q(
 SELECT sum(events) FROM fact_revenue_1m;
-SELECT problem FROM revenue_sink.check('s'))), '200', 'the copy is right');
+SELECT problem FROM revenue_sink.check('s'))), '200', 'the totals of the copy are right');
 
-# DROP EXTENSION, and the end of the first one too.
+# DROP EXTENSION ends the workers, the first one too.
 $node->safe_psql('copy', q(
 SET client_min_messages = warning;
 DROP EXTENSION revenue_sink CASCADE));

@@ -1,4 +1,5 @@
-# More events than the memory holds: slower, never wrong, never an error.
+# There are more events than the memory holds: calls are slower, but never wrong,
+# and never an error.
 
 use strict;
 use warnings;
@@ -17,7 +18,7 @@ revenue_sink.worker_interval = '100ms'
 ));
 create_sink($node, 'postgres');
 
-# Events from .. to, in calls of 10,000; the counts of all calls.
+# Apply the events from .. to in calls of 10,000; returns the counts of all calls.
 $node->safe_psql('postgres', q(
 CREATE FUNCTION feed(from_id int, to_id int) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws('|', sum((r).applied), sum((r).duplicate), sum((r).deferred),
@@ -62,14 +63,14 @@ sub state_is
 	return;
 }
 
-is(feed(0, $events), "$events|0|0|0|0|0", 'all are applied');
+is(feed(0, $events), "$events|0|0|0|0|0", 'all events are applied');
 state_is($events, 'first run');
 cmp_ok($node->safe_psql('postgres',
 	'SELECT seen_bytes_memory FROM revenue_sink.stat_sink'),
 	'<=', 2 * 1024 * 1024, 'memory is bounded');
-is(feed(0, $events), "0|$events|0|0|0|0", 'replay: all are duplicates');
+is(feed(0, $events), "0|$events|0|0|0|0", 'replay: all events are duplicates');
 
-# A big transaction, rolled back and then not.
+# A big transaction is rolled back; another one commits.
 my $more = $events + 100_000;
 is($node->safe_psql('postgres', qq(
 BEGIN;
@@ -89,18 +90,18 @@ COMMIT)), "50000|0|0|0|0|0\n50000|50000|0|0|0|0\n50000|10000|0|0|0|0",
 	'a big transaction with a savepoint, committed');
 state_is($more, 'big transaction');
 
-# Crash, and the index is rebuilt; then with half the memory.
+# After a crash the index is rebuilt; then the memory is halved.
 kill_server($node);
 $node->start;
-is(feed(0, $more), "0|$more|0|0|0|0", 'after a crash: all are duplicates');
+is(feed(0, $more), "0|$more|0|0|0|0", 'after a crash: all events are duplicates');
 state_is($more, 'after a crash');
 
 $node->stop('immediate');
 $node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '1MB'));
 $node->start;
 is($node->safe_psql('postgres', 'SHOW revenue_sink.dedup_memory'), '1MB', 'less memory');
-is(feed(0, $more), "0|$more|0|0|0|0", 'with less memory: all are duplicates');
-is(feed($more - 5000, $more + 15000), '15000|5000|0|0|0|0', 'and new ones are applied');
+is(feed(0, $more), "0|$more|0|0|0|0", 'with less memory: all events are duplicates');
+is(feed($more - 5000, $more + 15000), '15000|5000|0|0|0|0', 'with less memory: new events are applied');
 state_is($more + 15000, 'with less memory');
 
 # Two sinks share the memory.
@@ -114,16 +115,17 @@ FROM (SELECT array_agg('o' || i) AS o, array_agg('e' || i) AS e,
 is($node->safe_psql('postgres', "$other; $other"), "50000|0\n0|50000",
 	'a second sink works without memory');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))), '',
-	'check() finds nothing there');
-is(feed(0, 20000), '0|20000|0|0|0|0', 'nor is the first one disturbed');
+	'check() finds nothing in the second sink');
+is(feed(0, 20000), '0|20000|0|0|0|0', 'the first sink still knows its events');
 
-# A new file comes while the worker is about to settle: it builds the index, which
-# nobody else may do, and then settles.
+# The page table gets a new file while the worker is about to settle deferred
+# events: the worker builds the index itself, since nobody else can, and then
+# settles.
 my $seen   = $node->safe_psql('postgres', q(SELECT 'revenue_sink.seen_' || id FROM revenue_sink.sink_catalog WHERE name = 't'));
 my $holder = $node->background_psql('postgres');
 $holder->query_safe(q(BEGIN; SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1)));
 is($node->safe_psql('postgres', q(SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1))), 'deferred',
-	'an event to settle');
+	'an event is deferred');
 my $rewriter = $node->background_psql('postgres');
 $rewriter->query_until(qr/begun/, "\\echo begun\nVACUUM FULL $seen;\n");
 wait_until('the worker waits behind VACUUM FULL', sub { $node->safe_psql('postgres', q(
@@ -133,10 +135,10 @@ $holder->quit;
 is($node->safe_psql('postgres', q(SET statement_timeout = '60s';
 SELECT revenue_sink.apply('t', 'held', 'e', '2024-03-01 10:00+00', 1))), 'duplicate', 'writers go on');
 $rewriter->quit;
-ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM revenue_sink.deferred'), 'it is settled');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM revenue_sink.deferred'), 'the deferred event is settled');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))), '', 'check() finds nothing');
 
-# With more memory again.
+# The memory is increased again.
 $node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '32MB'));
 $node->restart;
 is(feed($more, $more + 20000), '5000|15000|0|0|0|0', 'with more memory: right answers');

@@ -1,7 +1,7 @@
-# Calls that are too long: cancelled, timed out, very big.
+# Calls that take too long are cancelled or timed out, and very big calls.
 #
-# A call that ends early leaves nothing behind, one that is big takes bounded
-# memory or is refused, and no backend dies of either.
+# A call that ends early leaves nothing behind, a big call takes bounded memory or
+# is refused, and no backend dies of either.
 
 use strict;
 use warnings;
@@ -31,7 +31,7 @@ FROM generate_series(1, $big) i));
 my $apply = q(SELECT applied, duplicate, deferred
 FROM big, revenue_sink.apply('s', o, e, t, a));
 
-# Time it out at different points, until the time is enough.
+# The call is timed out at different points, until the time is enough.
 my ($timeout, $timeouts) = (10, 0);
 while (1)
 {
@@ -49,9 +49,9 @@ ROLLBACK));
 	$timeout = int($timeout * 1.7);
 	die 'it never ends' if $timeout > 120_000;
 }
-cmp_ok($timeouts, '>', 0, 'it was timed out');
+cmp_ok($timeouts, '>', 0, 'the call was timed out at least once');
 
-# A cancel, in the middle of apply().
+# apply() is cancelled in the middle.
 my $psql = $node->background_psql('postgres', on_error_stop => 0);
 my $pid  = $psql->query_safe('SELECT pg_backend_pid()');
 $psql->query_until(qr/sent/, "\\echo sent\n$apply;\n");
@@ -60,12 +60,12 @@ SELECT state = 'active' AND backend_xid IS NOT NULL FROM pg_stat_activity WHERE 
   or die 'not at work';
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 my (undef, $error) = $psql->query('SELECT 1');
-like($psql->{stderr}, qr/canceling statement due to user request/, 'cancelled');
+like($psql->{stderr}, qr/canceling statement due to user request/, 'apply() is cancelled');
 $psql->quit;
 is($node->safe_psql('postgres', $state), '0|0', 'nothing is left behind');
 
-# To defer an event needs a table that somebody has locked: that can be timed out,
-# and others go on meanwhile.
+# Deferring an event needs a table that somebody has locked: the call can be timed
+# out, and others go on meanwhile.
 my $holder = $node->background_psql('postgres');
 $holder->query_safe(q(BEGIN; SELECT revenue_sink.apply('s', 'held', 'e', '2024-03-01 10:01+00', 1)));
 my $locker = $node->background_psql('postgres');
@@ -82,7 +82,7 @@ $holder->query_safe('ROLLBACK');
 $_->quit foreach $locker, $holder;
 is($node->safe_psql('postgres', $state), '0|0', 'nothing is left behind');
 
-# An error in one statement of a transaction that goes on.
+# One statement of a transaction fails, and the transaction goes on.
 is($node->safe_psql('postgres', q(
 \set ON_ERROR_ROLLBACK on
 \set ON_ERROR_STOP off
@@ -93,15 +93,15 @@ SELECT count(*) FROM big, revenue_sink.apply('s', o, e, t, a);
 RESET statement_timeout;
 SELECT revenue_sink.apply('s', 'o', 'after', '2024-03-01 10:00+00', 1);
 COMMIT)), "applied\napplied", 'a transaction goes on after a timeout');
-is($node->safe_psql('postgres', $state), '2|2', 'without what was timed out');
+is($node->safe_psql('postgres', $state), '2|2', 'the rest of the transaction counts, without the call that was timed out');
 
-# Now for good, and again.
+# The call runs to its end, and then once more.
 is($node->safe_psql('postgres', "$apply; $apply"), "$big|0|0\n0|$big|0",
-	'a million in one call, then all duplicates');
-is($node->safe_psql('postgres', $state), ($big + 2) . '|10002.00', 'all counted once');
+	'a million events in one call, and again: all are duplicates');
+is($node->safe_psql('postgres', $state), ($big + 2) . '|10002.00', 'each event counts once');
 
-# COPY of another million rows, in one transaction and in bounded memory: what
-# the process maps is a fixed part, shared memory, and what it allocates.
+# COPY brings another million rows, in one transaction and in bounded memory: the
+# process maps a fixed part, shared memory, and what it allocates.
 my $dir  = PostgreSQL::Test::Utils::tempdir();
 my $rows = 1_000_000;
 open(my $file, '>', "$dir/events.csv") or die "$!";
@@ -135,17 +135,17 @@ $psql->quit;
 is($node->safe_psql('postgres', $state), ($big + $rows + 2) . '|20002.00',
 	'all copied rows are counted');
 
-# A COPY that fails on its last row.
+# A COPY fails on its last row.
 system_or_bail('sh', '-c', "(sed 's/^copied/failed/' $dir/events.csv | head -n 20000;"
 	  . " echo ',no-order,2024-03-01 12:00:00+00,1,') > $dir/bad.csv");
 my ($ret, undef, $stderr) =
   $node->psql('postgres', "\\copy order_events FROM '$dir/bad.csv' (FORMAT csv)");
 isnt($ret, 0, 'a bad last row fails the COPY');
-like($stderr, qr/order_id/, 'and says what is bad');
+like($stderr, qr/order_id/, 'the error names the bad column');
 is($node->safe_psql('postgres', $state), ($big + $rows + 2) . '|20002.00',
-	'nothing of it is counted');
+	'nothing of the failed COPY is counted');
 
-# Ten million events in one call: refused or done, and nobody dies.
+# One call has ten million events: it is refused or done, and no backend dies.
 my $huge = 10_000_000;
 ($ret, my $stdout, $stderr) = $node->psql('postgres', qq(
 \\set VERBOSITY verbose
@@ -155,18 +155,18 @@ SELECT applied FROM revenue_sink.apply('s', array_fill('huge'::text, ARRAY[$huge
 	array_fill(0.01, ARRAY[$huge]))));
 if ($ret == 0)
 {
-	is($stdout, $huge, 'ten million in one call are applied');
+	is($stdout, $huge, 'ten million events in one call are applied');
 }
 else
 {
-	like($stderr, qr/ERROR:  (54000|53200|22023|0A000)/, 'ten million in one call are refused');
+	like($stderr, qr/ERROR:  (54000|53200|22023|0A000)/, 'ten million events in one call are refused');
 }
 my $expected = $big + $rows + 2 + ($ret == 0 ? $huge : 0);
 is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), $expected,
-	'all or nothing of it is counted');
+	'all or nothing of the call is counted');
 
 is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $started,
-	'the server is the one that was started');
+	'the server has not restarted');
 unlike(slurp_file($node->logfile), qr/was terminated by signal|PANIC/, 'no backend died');
 
 done_testing();

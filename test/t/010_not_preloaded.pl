@@ -1,5 +1,6 @@
-# Without shared_preload_libraries: every call that writes says what to add.
-# Readers don't need it, and nothing is lost by leaving it out for a while.
+# Without shared_preload_libraries every call that writes says which line to add.
+# Readers don't need the library, and nothing is lost if it is left out for a
+# while.
 
 use strict;
 use warnings;
@@ -17,14 +18,14 @@ create_sink($node, 'postgres');
 is($node->safe_psql('postgres', q(
 CREATE DATABASE fresh;
 SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65))),
-	'applied', 'preloaded, it works');
+	'applied', 'with the library preloaded, apply() works');
 
 $node->append_conf('postgresql.conf', q(shared_preload_libraries = ''));
 $node->restart;
 
 my ($ret, undef, $stderr) = $node->psql('fresh', 'CREATE EXTENSION revenue_sink');
 is($ret, 0, 'CREATE EXTENSION works, for a copy that is to be read');
-like($stderr, qr/WARNING:.*\n.*\n$hint/, 'and says what to add for more');
+like($stderr, qr/WARNING:.*\n.*\n$hint/, 'the warning says which line to add');
 
 foreach my $sql (
 	q(SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65)),
@@ -43,7 +44,7 @@ foreach my $sql (
 {
 	($ret, undef, $stderr) = $node->psql('postgres', $sql);
 	isnt($ret, 0, "fails: $sql");
-	like($stderr, $hint, 'and says what to add');
+	like($stderr, $hint, 'the error says which line to add');
 }
 
 is($node->safe_psql('postgres', q(
@@ -59,6 +60,6 @@ is($node->safe_psql('postgres', q(
 SELECT revenue_sink.apply('s', 'order-7', 'evt-9f3', '2024-03-01 10:01+00', 65);
 SELECT sum(revenue) FROM fact_revenue_1m;
 SELECT problem FROM revenue_sink.check('s'))), "duplicate\n65",
-	'with the line added, all is there');
+	'with the line added, nothing is lost');
 
 done_testing();

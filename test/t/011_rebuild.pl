@@ -1,8 +1,8 @@
-# The index is built again, and every row must be in it: those of transactions
-# that aren't over, those in a new file, those that came past the extension.
-# Nor may the horizon be forgotten.
+# The index is built again, and must have every row: rows of unfinished
+# transactions, rows in a new file, rows that came past the extension. Nor may the
+# horizon be forgotten.
 #
-# Small and step by step, where other tests do the same in mid-stream.
+# This is small and step by step; other tests do the same in mid-stream.
 
 use strict;
 use warnings;
@@ -39,7 +39,8 @@ FROM fact_revenue_1m;
 SELECT problem FROM revenue_sink.check('s')));
 }
 
-# Prepared before a crash: neither forgotten nor believed.
+# Transactions were prepared before a crash: their events are neither forgotten
+# nor taken for counted.
 $node->safe_psql('postgres', q(
 BEGIN;
 SELECT revenue_sink.apply('s', 'o', 'rolled back', '2024-03-01 10:00+00', 1);
@@ -52,28 +53,28 @@ kill_server($node);
 $node->start;
 is(apply('10:00', 'plain', 'rolled back', 'committed'), 'duplicate deferred deferred',
 	'after a crash the prepared ones are still undecided');
-is(counted(), '1 counted, 2 deferred', 'and not counted');
+is(counted(), '1 counted, 2 deferred', 'the prepared events are not counted');
 $node->safe_psql('postgres', q(
 ROLLBACK PREPARED 'one';
 COMMIT PREPARED 'two';
 SELECT revenue_sink.merge('s')));
-is(counted(), '3 counted, 0 deferred', 'decided, each counts once');
+is(counted(), '3 counted, 0 deferred', 'each event counts once when its transaction has ended');
 is(apply('10:00', 'plain', 'rolled back', 'committed'), 'duplicate duplicate duplicate',
-	'and is known');
+	'each event is known');
 
-# A new file: the addresses of before lead nowhere, or to other rows.
+# The table gets a new file: the old addresses lead nowhere, or to other rows.
 $node->safe_psql('postgres', q(
 SELECT revenue_sink.apply('s', 'o', 'gone ' || i, '2024-03-01 09:00+00', 1)
 FROM generate_series(1, 20) i));
 is(apply('10:00', map { "new $_" } 1 .. 5), join(' ', ('applied') x 5), 'five more events');
 $node->safe_psql('postgres', "VACUUM FULL $seen");
 is(apply('10:00', 'plain', map { "new $_" } 1 .. 5), join(' ', ('duplicate') x 6),
-	'known after VACUUM FULL');
+	'the events are known after VACUUM FULL');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))), '',
-	'nothing is wrong');
+	'check() finds nothing');
 
-# Rows that come into the table past the extension, as a restore brings them,
-# when the index has been built.
+# After the index has been built, rows come into the table past the extension, as
+# a restore brings them.
 $node->safe_psql('postgres', q(
 SELECT count(revenue_sink.apply('s', 'o', 'small ' || i, '2024-03-01 10:00+00', 1))
 FROM generate_series(1, 1500) i));
@@ -86,15 +87,16 @@ my $answers = q(
 SELECT revenue_sink.apply('s', 'o', 'small ' || i, '2024-03-01 10:00+00', 1) AS answer, count(*)
 FROM generate_series(%d, 1500) i GROUP BY 1);
 is($node->safe_psql('postgres', sprintf($answers, 1001)), 'duplicate|500',
-	'rows brought by others are found');
+	'rows that came past the extension are found');
 $node->safe_psql('postgres', qq(
 TRUNCATE $seen;
 INSERT INTO $seen SELECT * FROM saved));
 is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500',
-	'also right after TRUNCATE');
+	'such rows are found right after TRUNCATE, too');
 
 
-# The same while somebody looks at what is there so far, as the worker may.
+# The same happens while somebody looks at the rows that are there so far, as the
+# worker may.
 $node->safe_psql('postgres', "TRUNCATE $seen");
 my $restore = $node->background_psql('postgres');
 $restore->query_safe("BEGIN; INSERT INTO $seen SELECT * FROM saved ORDER BY ctid LIMIT 1");
@@ -104,7 +106,7 @@ $restore->quit;
 is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500',
 	'all rows of the restore are found');
 
-# Packing makes few rows of many and loses none.
+# Packing makes few rows of many and loses no event.
 my $rows = $node->safe_psql('postgres', qq(
 SELECT count(revenue_sink.apply('s', 'o', 'tiny ' || i, '2024-03-01 10:00+00', 1))
 FROM generate_series(1, 1500) i;
@@ -115,14 +117,14 @@ $node->reload;
 ok($node->poll_query_until('postgres', "SELECT count(*) < $rows / 4 FROM $seen"),
 	'small rows are packed');
 $answers =~ s/small/tiny/;
-is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500', 'and all are known');
+is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500', 'all packed events are known');
 kill_server($node);
 $node->append_conf('postgresql.conf', q(revenue_sink.worker_interval = '1h'));
 $node->start;
-is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500', 'after a crash as well');
+is($node->safe_psql('postgres', sprintf($answers, 1)), 'duplicate|1500', 'all packed events are known after a crash');
 
-# A clock that is behind what is in the tables, as after a restart on another
-# machine: what comes last wins all the same.
+# The clock is behind the numbers in the tables, as after a restart on another
+# machine: the last offset and the last total win all the same.
 $node->safe_psql('postgres', q(
 SELECT revenue_sink.create_sink('t', 'fact_t', 'events_t', mode => 'totals');
 SELECT revenue_sink.upsert('t', ARRAY['2024-03-01 10:01+00', '2024-03-01 10:02+00']::timestamptz[], ARRAY[1, 1]);
@@ -142,20 +144,20 @@ SELECT revenue_sink.store_offsets('s', 'source', ARRAY[0], ARRAY[500]);
 SELECT string_agg(revenue::text, ' ' ORDER BY minute) FROM fact_t;
 SELECT next_offset FROM revenue_sink.offsets('s', 'source'))), "3 4\n500", 'the last one wins');
 
-# What is behind the horizon stays there.
-is(apply('12:00', 'later'), 'applied', 'time goes on');
+# Events before the horizon stay late.
+is(apply('12:00', 'later'), 'applied', 'an event raises the watermark');
 $node->safe_psql('postgres', q(SELECT revenue_sink.expire('s')));
-is(apply('10:00', 'plain', 'never seen'), 'late late', 'late events');
+is(apply('10:00', 'plain', 'never seen'), 'late late', 'events before the horizon are late');
 
-# The worker's first round would know the horizon: it must wait.
+# The worker's first round would find the horizon, so the worker is made to wait.
 $node->safe_psql('postgres', q(
 BEGIN;
 LOCK TABLE revenue_sink.deferred_event IN SHARE MODE;
 PREPARE TRANSACTION 'worker waits'));
 kill_server($node);
 $node->start;
-is(apply('10:00', 'plain', 'never seen'), 'late late', 'are late after a crash');
-is(apply('12:00', 'later'), 'duplicate', 'others are known');
+is(apply('10:00', 'plain', 'never seen'), 'late late', 'they are late after a crash, too');
+is(apply('12:00', 'later'), 'duplicate', 'an event after the horizon is known');
 $node->safe_psql('postgres', q(ROLLBACK PREPARED 'worker waits'));
 
 $node->stop;

@@ -2,11 +2,11 @@
 #
 # Each call is halted at its k-th step, for every k, and then the server, the
 # backend or the session dies, or the call is cancelled. If the call's decision
-# was committed, the worker does the rest; if not, all is held until the call
-# comes again. Either way the call may be repeated, and the end is the same. The
-# server dies with the prepared batches in WAL alone, and in pg_twophase. At
-# last, of each call of a processor's loop the client dies, and the server goes
-# on.
+# was committed, the worker does the rest; if not, all batches stay in doubt until
+# the call comes again. Either way the call may be repeated, and the end is the
+# same. The server dies once while the prepared batches are only in WAL, and once
+# while they are in pg_twophase. At last, in each call of a processor's loop the
+# client dies, and the server goes on.
 
 use strict;
 use warnings;
@@ -29,8 +29,8 @@ revenue_sink.worker_interval = '1h'
 lock_timeout = '5s'
 ));
 
-# What a job has prepared when a call comes, in this order. All events are in
-# one minute; the sum of their amounts tells which are counted.
+# The batches that a job has prepared when a call comes, in this order. All events
+# are in one minute; the sum of their amounts tells which are counted.
 my @batches = (
 	[ 'w1', 1, 1, [ 'a', 1 ], [ 'early', 32 ] ],
 	[ 'w1', 1, 2, [ 'b', 2 ] ],
@@ -63,13 +63,13 @@ my %calls = (
 	});
 my @plain = sort keys %calls;
 
-# When the server dies, the same again with what is prepared in files, where a
-# CHECKPOINT has put it, and no longer in WAL.
+# For the death of the server the calls come once more, with the prepared batches
+# in files, where a CHECKPOINT has put them, and no longer in WAL.
 my @in_files = map { "${_}_in_files" } @plain;
 @calls{@in_files} = map { { %{ $calls{$_} }, in_files => 1 } } @plain;
 
 # How many batches of a job are prepared, and their states; held_till() waits
-# until that is what is wanted, and says what it was at last.
+# until that equals the value given, and returns the last value.
 my $held_sql = q(
 CREATE FUNCTION held(job text) RETURNS text LANGUAGE sql AS $$
 	SELECT count(*) || ' ' || coalesce(string_agg(DISTINCT state, ','), '')
@@ -101,8 +101,9 @@ sub worker_interval
 	return;
 }
 
-# Wait until the worker has looked at all that is prepared in a database: till
-# it has rolled back a batch whose epoch was ended by nobody but a row.
+# Wait until the worker has looked at all prepared batches of a database, which it
+# has when it has rolled back a batch whose epoch was ended only by a row inserted
+# by hand.
 sub wait_for_worker
 {
 	my ($name, $job) = @_;
@@ -116,8 +117,8 @@ SELECT revenue_sink.apply('s', '$job', 'y', '2024-03-01 10:01+00', 1, '$job')));
 	return $node->safe_psql($name, "SELECT held_till('$job', '0 ')") eq '0 ';
 }
 
-# The deaths that halted calls can die. A server that starts has its workers at
-# work from the start: a process that is only starting ignores a reload.
+# The ways in which halted calls die. After a start of the server its workers are
+# at work from the start: a process that is only starting ignores a reload.
 my %deaths = (
 	server => sub {
 		kill_server($node);
@@ -147,8 +148,8 @@ my %deaths = (
 		worker_interval('10ms');
 	});
 
-# In what state does a death at a step leave the call's decision? Nobody knows
-# of a session that is ended, or cancelled, right before its commit.
+# Is the call's decision committed after a death at this step? Undefined if a
+# session is ended, or cancelled, right before its commit.
 sub decided
 {
 	my ($death, $step) = @_;
@@ -157,9 +158,9 @@ sub decided
 	return $death eq 'session' ? undef : 0;
 }
 
-# What has become of a job without anybody calling, then the call once more, and
-# that of the next checkpoint. Without an epoch of its own the call answers with an epoch above
-# the last one.
+# Check what has become of a job without another call, then after the same call
+# once more, and after that of the next checkpoint. A call without an epoch of its
+# own answers with an epoch above the last one.
 sub check_job
 {
 	my ($name, $job, $sql, $answer, $last, $decided, $label) = @_;
@@ -169,7 +170,7 @@ sub check_job
 	my $sum    = "SELECT revenue FROM fact_revenue_1m WHERE group_key = '$job'";
 	my $merge  = "SELECT FROM revenue_sink.merge('s')";
 
-	# who has waited in vain once needn't do so at every step
+	# one who has waited in vain once needn't do so at every step
 	if (defined $decided && !$decided)
 	{
 		ok(wait_for_worker($name, "$job: worker"), "$label: the worker is at work")
@@ -183,7 +184,7 @@ SELECT held('$job'); $merge; $sum;
 SELECT 'check: ' || problem FROM revenue_sink.check('s')");
 
 	is($held, defined $decided ? $before : '',
-		"$label: " . ($decided ? 'the worker finishes it' : 'all is held'))
+		"$label: " . ($decided ? 'the worker finishes the batches' : 'all batches stay in doubt'))
 	  or die 'no worker';
 	defined $last
 	  ? cmp_ok($again, '>', $last, "$label: the same call opens a higher epoch")
@@ -193,8 +194,8 @@ SELECT 'check: ' || problem FROM revenue_sink.check('s')");
 	return;
 }
 
-# Start a call, without an epoch of its own if so wished, over what a job has
-# prepared; let it halt.
+# Start a call on the batches that a job has prepared, if so wished without an
+# epoch of its own; let it halt.
 sub start_job
 {
 	my ($name, $job, $step, $new) = @_;
@@ -210,7 +211,8 @@ sub start_job
 	return $run;
 }
 
-# One step of all calls with one death; returns the names of those that came so far.
+# Play one step of all calls with one death; returns the names of the calls that
+# came so far.
 sub play
 {
 	my ($death, $step) = @_;
@@ -272,12 +274,12 @@ foreach my $death (sort keys %deaths)
 	}
 }
 
-# The lost answers: the client dies in the call, the server does it all the
-# same, and the same call comes by a new connection.
+# Lost answers: the client dies during the call, the server carries the call out
+# all the same, and the same call comes by a new connection.
 my $db = 'postgres';
 create_sink($node, $db);
 
-# SQL whose last statement is halted at a step while its client dies.
+# Run SQL whose last statement is halted at a step while its client dies.
 sub lost
 {
 	my ($step, $sql) = @_;
@@ -289,7 +291,8 @@ sub lost
 	return;
 }
 
-# SQL in a transaction after which its client dies, which ends the transaction.
+# Run SQL in a transaction after which the client dies, which ends the
+# transaction.
 sub lost_within
 {
 	my ($sql) = @_;
@@ -308,7 +311,8 @@ sub sql
 	return $node->safe_psql($db, $sql);
 }
 
-# A batch with one event, up to its pre_commit; the amounts are powers of two.
+# The SQL of a batch of one event, up to its pre_commit; the amounts are powers of
+# two.
 sub one_batch
 {
 	my ($epoch, $number) = @_;
@@ -323,7 +327,7 @@ sub prepare_batch
 	return sql(one_batch($epoch, $number) . "PREPARE TRANSACTION :'gid'; SELECT :'gid'") =~ s/.*\n//sr;
 }
 
-# What begin_batch() says of a number.
+# The answer of begin_batch() for a number.
 sub begins
 {
 	my ($epoch, $number) = @_;
@@ -344,60 +348,60 @@ sub is_revenue
 
 my $call = q(CALL revenue_sink.recover('s', 'lost', NULL, 1));
 lost(2, "$call;");
-is(sql($call), '1', 'recover() of a new job, again');
+is(sql($call), '1', 'recover() of a new job, repeated');
 
 lost_within(one_batch(1, 1) =~ s/^SELECT revenue_sink\.(apply|pre_commit).*\n//gmr);
-is(begins(1, 1), 't', 'begin_batch() again: it is new');
+is(begins(1, 1), 't', 'begin_batch() repeated: the batch is new');
 
 lost_within(one_batch(1, 1));
 is(sql('SELECT count(*) FROM pg_prepared_xacts'), '0', 'pre_commit() alone prepares nothing');
-is(begins(1, 1), 't', 'after pre_commit(), begin_batch() again: it is new');
+is(begins(1, 1), 't', 'after pre_commit(), begin_batch() repeated: the batch is new');
 
 lost(1, one_batch(1, 1) . q(PREPARE TRANSACTION :'gid';));
 my $gid = sql(q(SELECT gid FROM revenue_sink.prepared WHERE job = 'lost'));
-is(begins(1, 1), 'f', 'after PREPARE, begin_batch() again: it is there');
-is(sql("SELECT revenue_sink.outcome('$gid')"), 'in doubt', 'and in doubt');
-is_revenue(0, 'and not counted');
+is(begins(1, 1), 'f', 'after PREPARE, begin_batch() repeated: the batch is there');
+is(sql("SELECT revenue_sink.outcome('$gid')"), 'in doubt', 'the batch is in doubt');
+is_revenue(0, 'the batch is not counted');
 
 $call = "CALL revenue_sink.commit_prepared('$gid')";
 lost(1, "$call;");
-is(sql($call), 'committed', 'commit_prepared() again');
-is(sql("SELECT revenue_sink.outcome('$gid')"), 'committed', 'its outcome');
-is_revenue(1, 'it is counted once');
+is(sql($call), 'committed', 'commit_prepared() repeated');
+is(sql("SELECT revenue_sink.outcome('$gid')"), 'committed', 'the outcome of the batch');
+is_revenue(1, 'the batch is counted once');
 
 $gid = prepare_batch(1, 2);
 $call = "CALL revenue_sink.rollback_prepared('$gid')";
 lost(2, "$call;");
-is(sql($call), 'rolled back', 'rollback_prepared() again');
-is_revenue(1, 'it is not counted');
+is(sql($call), 'rolled back', 'rollback_prepared() repeated');
+is_revenue(1, 'the batch is not counted');
 
 lost(2, one_batch(1, 3) . 'COMMIT;');
-is(begins(1, 3), 'f', 'after COMMIT, begin_batch() again: it is there');
+is(begins(1, 3), 'f', 'after COMMIT, begin_batch() repeated: the batch is there');
 lost_within(one_batch(1, 3) =~ s/^SELECT revenue_sink\.(apply|pre_commit).*\n//gmr);
-is(begins(1, 3), 'f', 'and once more, when that answer is lost');
-is_revenue(5, 'it is counted once');
+is(begins(1, 3), 'f', 'begin_batch() repeated once more, when its answer is lost');
+is_revenue(5, 'the batch is counted once');
 
 prepare_batch(1, 4);
 $call = q(CALL revenue_sink.commit_checkpoint('s', 'lost', 4));
 lost(2, "$call;");
-is(sql($call), '0', 'commit_checkpoint() again');
-is_revenue(13, 'it is counted once');
+is(sql($call), '0', 'commit_checkpoint() repeated');
+is_revenue(13, 'the batch is counted once');
 
 prepare_batch(1, 5);
 $gid = prepare_batch(1, 6);
 $call = q(CALL revenue_sink.recover('s', 'lost', 5, 2));
 lost(2, "$call;");
-is(sql($call), '2', 'recover() again');
-is_revenue(29, 'one is counted once');
-is(sql("SELECT revenue_sink.outcome('$gid')"), 'rolled back', 'the other is rolled back');
+is(sql($call), '2', 'recover() repeated');
+is_revenue(29, 'the batch of the checkpoint is counted once');
+is(sql("SELECT revenue_sink.outcome('$gid')"), 'rolled back', 'the later batch is rolled back');
 
 prepare_batch(2, 6);
 $gid = prepare_batch(2, 7);
 $call = q(CALL revenue_sink.open_writer('s', 'lost', 'w', 6, 3));
 lost(2, "$call;");
-is(sql($call), '3', 'open_writer() again');
-is_revenue(61, 'one is counted once');
-is(sql("SELECT revenue_sink.outcome('$gid')"), 'rolled back', 'the other is rolled back');
+is(sql($call), '3', 'open_writer() repeated');
+is_revenue(61, 'the batch of the checkpoint is counted once');
+is(sql("SELECT revenue_sink.outcome('$gid')"), 'rolled back', 'the later batch is rolled back');
 
 is(sql('SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing is left prepared');
 is(sql(q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');

@@ -1,9 +1,9 @@
-# A slow session of an old epoch, at each of its steps, while its job recovers.
+# A session of an old epoch is slow, at each of its steps, while its job recovers.
 #
-# The zombie's session is ended where its batch is open, told off where it
-# isn't; what it had prepared is rolled back, by recover() or, if that died in
-# between, by the worker. Whatever it does, it never changes revenue. (The specs
-# two_phase_zombie and two_phase_zombies have the interleavings in which its
+# If the zombie's batch is open, its session is ended; if not, it gets an error; a
+# batch that it had prepared is rolled back, by recover() or, if that died in
+# between, by the worker. Whatever the zombie does, it never changes revenue. (The
+# specs two_phase_zombie and two_phase_zombies have the interleavings in which its
 # session lives on.)
 
 use strict;
@@ -16,8 +16,8 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# There is a synchronous standby that never comes, for whoever asks for it: so
-# a zombie can be kept in its PREPARE, with the transaction prepared already.
+# For sessions that ask for it, there is a synchronous standby that never comes:
+# so a zombie can be kept in its PREPARE, with the transaction prepared already.
 my $node = new_node('zombies', streaming => 1, conf => q(
 revenue_sink.worker_interval = '50ms'
 lock_timeout = '5s'
@@ -26,7 +26,7 @@ synchronous_commit = local
 ));
 create_sink($node, 'postgres');
 
-# What a zombie does, and at which of it it can be held up.
+# The steps of a zombie, at each of which it can be held up.
 my @steps = (
 	'BEGIN',
 	q(SELECT revenue_sink.begin_batch('s', :'job', 'w', 1, 1)),
@@ -54,7 +54,7 @@ sub prepared_count
 	return sql('SELECT count(*) FROM pg_prepared_xacts');
 }
 
-# A session that has opened its job, with epoch 1, and taken its first steps.
+# A session that has opened its job with epoch 1, and has taken its first steps.
 sub start_zombie
 {
 	my ($job, $steps, $open) = @_;
@@ -68,7 +68,7 @@ sub start_zombie
 	return $zombie;
 }
 
-# Let a zombie take a step in which it gets stuck; its process.
+# Let a zombie take a step in which it gets stuck; returns its pid.
 sub get_stuck
 {
 	my ($zombie, $query, $wait_event) = @_;
@@ -81,7 +81,7 @@ sub get_stuck
 	return $pid;
 }
 
-# What a zombie hears of a query: errors, or that it has no session any more.
+# The output of a zombie's query: errors, or that its session is gone.
 sub hears
 {
 	my ($zombie, $query) = @_;
@@ -91,7 +91,7 @@ sub hears
 	return $zombie->{stderr};
 }
 
-# The event of a zombie is new for its successor, at once.
+# For the successor, the zombie's event is new at once.
 sub check_successor
 {
 	my ($job, $epoch) = @_;
@@ -104,18 +104,18 @@ COMMIT)), 't|applied', 'its successor goes on');
 	return;
 }
 
-# What a zombie has done counts for nothing, and it can't change that.
+# Nothing that a zombie has done counts, and it can't change that.
 sub check_end
 {
 	my ($zombie) = @_;
 
 	eval { $zombie->quit };
-	is(prepared_count(), '0', 'nothing of it is prepared');
-	is(revenue(), $truth, 'it counts for nothing');
+	is(prepared_count(), '0', 'no batch of the zombie is prepared');
+	is(revenue(), $truth, "nothing of the zombie's counts");
 	return;
 }
 
-# Slow between its steps
+# The zombie is slow between its steps.
 foreach my $call (qw(recover open_writer))
 {
 	foreach my $step (1 .. @steps)
@@ -125,24 +125,25 @@ foreach my $call (qw(recover open_writer))
 		my $name = "$call() with a zombie after step $step";
 		my $zombie = start_zombie($job, $step, "$open, 1)");
 
-		is(prepared_count(), $step == @steps ? 1 : 0, "$name stands where it should");
+		is(prepared_count(), $step == @steps ? 1 : 0, "$name: the zombie stands where it should");
 		my $epoch = sql("$open)");
 		cmp_ok($epoch, '>', 1, $name);
-		is(prepared_count(), '0', 'nothing of it is left prepared');
+		is(prepared_count(), '0', 'no batch of the zombie is left prepared');
 		check_successor($job, $epoch);
 
-		# The zombie wakes up, and goes through the rest all the same.
+		# The zombie wakes up, and goes through the remaining steps all the same.
 		my $first = $step < @steps ? $steps[$step] : q(CALL revenue_sink.commit_prepared(:'gid'));
 		like(hears($zombie, $first),
 			$step == 1 ? qr/ERROR:  RS001: .* has been fenced off/ :
 			$step == @steps ? qr/ERROR:  25000: the outcome of .* is 'rolled back'/ :
-			qr/terminating connection|connection to server was lost|^no session/, 'it hears of it');
+			qr/terminating connection|connection to server was lost|^no session/, 'the zombie gets an error');
 		hears($zombie, $_) foreach @steps[ $step + 1 .. $#steps ], q(COMMIT PREPARED :'gid'), 'COMMIT';
 		check_end($zombie);
 	}
 }
 
-# Slow amid its events: one is claimed, and the next one is slow to come.
+# The zombie is slow amid its events: one event is claimed, and the next one is
+# slow to come.
 my $zombie = start_zombie('in apply', 2);
 my $lock   = $node->background_psql('postgres');
 $lock->query_safe('SELECT pg_advisory_lock(1)');
@@ -150,34 +151,34 @@ my $pid = get_stuck($zombie, $in_apply, 'advisory');
 my $epoch = sql(q(CALL revenue_sink.recover('s', 'in apply', NULL)));
 cmp_ok($epoch, '>', 1, 'recover() with a zombie amid its events');
 wait_until('its session has ended', sub { RevenueSink::is_gone($pid) });
-pass('its session has ended');
+pass('the session of the zombie has ended');
 $lock->quit;
 check_successor('in apply', $epoch);
 check_end($zombie);
 
-# Slow amid PREPARE, past all checks of its epoch
+# The zombie is slow amid PREPARE, past all checks of its epoch.
 $zombie = start_zombie('in PREPARE', 4);
 get_stuck($zombie, $in_prepare, 'SyncRep');
-is(prepared_count(), '1', 'it is prepared');
+is(prepared_count(), '1', 'the batch of the zombie is prepared');
 $epoch = sql(q(CALL revenue_sink.recover('s', 'in PREPARE', NULL)));
 cmp_ok($epoch, '>', 1, 'recover() with a zombie in PREPARE');
-is(prepared_count(), '0', 'nothing of it is left prepared');
+is(prepared_count(), '0', 'no batch of the zombie is left prepared');
 check_successor('in PREPARE', $epoch);
 check_end($zombie);
 
-# The same, and so slow that recover() has given up waiting for it: nobody has
-# decided on what it leaves behind, but its epoch is over.
+# The zombie is so slow in PREPARE that recover() has given up waiting for it:
+# nobody has decided on the batch that it leaves behind, but its epoch is over.
 $zombie = start_zombie('orphan', 4);
 $pid    = get_stuck($zombie, $in_prepare, 'SyncRep');
 my $gid = sql('SELECT gid FROM pg_prepared_xacts');
-ok(RevenueSink::halt_process($pid), 'a zombie that does not even hear signals');
+ok(RevenueSink::halt_process($pid), 'a zombie that does not react to signals');
 my $recover = $node->background_psql('postgres', on_error_stop => 0);
 my ($waiting) = $recover->query('SELECT pg_backend_pid()') =~ /(\d+)/;
 $recover->query_until(qr/begun/, "\\echo begun\nCALL revenue_sink.recover('s', 'orphan', NULL);\n");
 wait_until('the next epoch is open', sub {
 	$epoch = sql(q(SELECT max(epoch) FROM revenue_sink.epoch WHERE job = 'orphan'));
 	$epoch > 1 });
-is(prepared_count(), '1', 'recover() waits for it');
+is(prepared_count(), '1', 'recover() waits for the zombie');
 sql("SELECT pg_cancel_backend($waiting)");
 like(hears($recover, 'SELECT 1'), qr/canceling statement due to user request/, 'recover() is cancelled');
 $recover->quit;

@@ -1,6 +1,7 @@
-# Prepared batches through restarts and a failover: held, shown, warned about,
-# and decided on by whoever is the primary then. What an asynchronous standby
-# had not received yet is lost, and the job learns it from its gids.
+# Prepared batches through restarts and a failover: they stay in doubt, are shown
+# and warned about, and are decided on by the job, whichever server is the primary
+# then. Batches that an asynchronous standby had not received are lost, and the
+# job learns it from their gids.
 
 use strict;
 use warnings;
@@ -21,7 +22,7 @@ lock_timeout = '5s'
 create_sink($primary, 'postgres');
 my $first = $primary->safe_psql('postgres', q(CALL revenue_sink.recover('s', 'job', NULL)));
 
-# Prepare a batch of one event; its gid.
+# Prepare a batch of one event; returns its gid.
 sub hold
 {
 	my ($node, $writer, $number, $amount) = @_;
@@ -46,7 +47,7 @@ SELECT string_agg(format('%s %s %s', writer, number, state), ', ' ORDER BY numbe
 FROM revenue_sink.prepared WHERE age > '0'));
 }
 
-# Does a log warn about a batch in doubt, from a position on?
+# Wait until the log, from a position on, warns about a batch in doubt.
 sub wait_for_warning
 {
 	my ($node, $writer, $number, $from) = @_;
@@ -58,7 +59,7 @@ sub wait_for_warning
 	return;
 }
 
-# Since when the oldest one is held
+# The time since when the oldest batch is prepared
 sub prepared_at
 {
 	my ($node) = @_;
@@ -79,11 +80,12 @@ sub revenue
 my @gids = (hold($primary, 'w1', 1, 1), hold($primary, 'w2', 1, 10), hold($primary, 'w1', 2, 100));
 my $all  = 'w1 1 in doubt, w2 1 in doubt, w1 2 in doubt';
 
-is(held($primary), $all, 'held');
+is(held($primary), $all, 'all three batches are in doubt');
 my $prepared_at = prepared_at($primary);
 wait_for_warning($primary, 'w1', 1);
 
-# No more than max_prepared_transactions: said before the work is lost in PREPARE.
+# max_prepared_transactions are in use: pre_commit() says so, before the work is
+# lost in PREPARE.
 my $fourth = hold($primary, 'w2', 2, 1000);
 my (undef, undef, $stderr) = $primary->psql('postgres', qq(
 \\set VERBOSITY verbose
@@ -91,22 +93,22 @@ BEGIN;
 SELECT revenue_sink.begin_batch('s', 'job', 'w3', $first, 2);
 SELECT revenue_sink.pre_commit('s')), on_error_stop => 0);
 like($stderr, qr/ERROR:  53200: all 4 prepared transactions are in use\nHINT:  .*max_prepared_transactions/,
-	'all are in use');
+	'all prepared transactions are in use');
 is($primary->safe_psql('postgres', "CALL revenue_sink.rollback_prepared('$fourth')"), 'rolled back', 'one is given up');
 
-# Through a clean restart (from pg_twophase), and a crash (from WAL)
+# The batches survive a clean restart (from pg_twophase), and a crash (from WAL).
 $primary->restart;
-is(held($primary), $all, 'held after a restart');
+is(held($primary), $all, 'the batches are in doubt after a restart');
 push @gids, hold($primary, 'w2', 3, 1000);
 $all .= ', w2 3 in doubt';
 kill_server($primary);
 my $from = -s $primary->logfile;
 $primary->start;
-is(held($primary), $all, 'held after a crash');
+is(held($primary), $all, 'the batches are in doubt after a crash');
 wait_for_warning($primary, 'w2', 3, $from);
-is(revenue($primary), '0', 'none counts');
+is(revenue($primary), '0', 'no batch counts');
 
-# Two standbys: one has it all, the other misses the last batch.
+# There are two standbys: one has everything, the other misses the last batch.
 $primary->backup('base');
 my %standby;
 foreach my $name (qw(whole behind))
@@ -136,12 +138,12 @@ kill_server($primary);
 my %from = map { $_ => -s $standby{$_}->logfile } keys %standby;
 $_->promote foreach values %standby;
 
-# On the one that is behind, the checkpoint that includes the lost batch is refused.
+# On the standby that is behind, the checkpoint with the lost batch is refused.
 my $node = $standby{behind};
 is(held($node), 'w1 1 in doubt, w2 1 in doubt, w1 2 in doubt', 'held after the promotion, without the lost one');
-is(prepared_at($node), $prepared_at, 'and since when');
+is(prepared_at($node), $prepared_at, 'the time since when they are in doubt is the same');
 wait_for_warning($node, 'w1', 1, $from{behind});
-isnt($node->safe_psql('postgres', "SELECT revenue_sink.outcome('$lost')"), 'committed', 'the lost one');
+isnt($node->safe_psql('postgres', "SELECT revenue_sink.outcome('$lost')"), 'committed', 'the lost batch is not committed');
 (undef, undef, $stderr) = $node->psql('postgres', qq(
 \\set VERBOSITY verbose
 CALL revenue_sink.commit_checkpoint('s', 'job', 3, ARRAY['$gids[0]', '$gids[1]', '$gids[2]', '$lost'])));
@@ -150,14 +152,14 @@ like($stderr, qr/ERROR:  25000: cannot commit the checkpoint: .*\nDETAIL:  Nothi
 is(held($node), 'w1 1 in doubt, w2 1 in doubt, w1 2 in doubt', 'nothing has been changed');
 is(revenue($node), '0', 'nothing is counted');
 
-# The transaction's id is given again, to one that is none of ours, and prepared.
+# The lost transaction's id is given to a foreign transaction, which is prepared.
 my ($xid) = $lost =~ /:(\d+):[0-9a-f]+$/;
 while ($node->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())') < $xid)
 {
 	$node->safe_psql('postgres', 'SELECT pg_current_xact_id()');
 }
 is($node->safe_psql('postgres', q(BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'foreign')), $xid,
-	'another transaction has its id');
+	"another transaction has the lost one's id");
 is($node->safe_psql('postgres', "SELECT revenue_sink.outcome('$lost')"), 'unknown', 'what became of the lost one');
 foreach my $call ("commit_checkpoint('s', 'job', 3, ARRAY['$lost'])", "commit_prepared('$lost')", "rollback_prepared('$lost')")
 {
@@ -167,24 +169,24 @@ foreach my $call ("commit_checkpoint('s', 'job', 3, ARRAY['$lost'])", "commit_pr
 $node->safe_psql('postgres', "ROLLBACK PREPARED 'foreign'");
 
 my $epoch = $node->safe_psql('postgres', q(CALL revenue_sink.recover('s', 'job', 1)));
-cmp_ok($epoch, '>', $first, 'an earlier one is restored, in a higher epoch');
-isnt($epoch, $lost_epoch, 'that the lost primary did not give');
-is(held($node), '', 'nothing is left');
-is(revenue($node), '11', 'what belongs to it counts, the rest is to come again');
+cmp_ok($epoch, '>', $first, 'an earlier checkpoint is restored, in a higher epoch');
+isnt($epoch, $lost_epoch, 'the lost primary did not give this epoch');
+is(held($node), '', 'no batch is left prepared');
+is(revenue($node), '11', 'the batches of the checkpoint count, the rest is to come again');
 
-# On the other one nothing is missing.
+# On the other standby nothing is missing.
 $node = $standby{whole};
 is($node->safe_psql('postgres',
 		qq(CALL revenue_sink.commit_checkpoint('s', 'job', 3, ARRAY['$gids[0]', '$gids[1]', '$gids[2]', '$lost']))),
 	'4', 'the whole checkpoint commits on the standby that had it all');
-is(revenue($node), '10111', 'all of it counts');
+is(revenue($node), '10111', 'all batches count');
 foreach (values %standby)
 {
 	is($_->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');
 	is($_->safe_psql('postgres', q(SELECT count(*) FROM pg_prepared_xacts)), '0', 'nothing is left prepared');
 }
 
-# Without prepared transactions
+# Prepared transactions are disabled.
 $node->append_conf('postgresql.conf', 'max_prepared_transactions = 0');
 $node->restart;
 (undef, undef, $stderr) = $node->psql('postgres', qq(

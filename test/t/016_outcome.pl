@@ -1,5 +1,5 @@
-# outcome() and the calls that come again, long after: when the commit log has
-# been truncated and knows nothing of the transactions any more.
+# outcome() and repeated calls, long after the batches: the commit log has been
+# truncated and knows nothing of their transactions any more.
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ sub sql
 	return $node->safe_psql('postgres', $sql);
 }
 
-# A batch of one event; its gid.
+# Make a batch of one event; returns its gid.
 sub batch
 {
 	my ($number, $end) = @_;
@@ -56,10 +56,10 @@ my $expected = {
 	'never'       => 'rolled back',
 	'by hand'     => 'committed'
 };
-is_deeply(outcomes(), $expected, 'at once');
+is_deeply(outcomes(), $expected, 'the outcomes at once');
 
-# Millions of transactions later: the counter is moved, over a commit log of
-# zeros, and everything frozen.
+# Simulate millions of transactions: move the counter, put a commit log of zeros
+# in place, and freeze everything.
 $node->stop;
 my $file = $node->data_dir . '/pg_xact/0002';
 open(my $out, '>', $file) or die "$file: $!";
@@ -72,20 +72,21 @@ $node->safe_psql($_, 'VACUUM FREEZE') foreach qw(template0 template1 postgres);
 sql('CHECKPOINT');
 ok(!-e $node->data_dir . '/pg_xact/0000', 'the commit log is truncated');
 my ($xid) = $gid{committed} =~ /:(\d+):[0-9a-f]+$/;
-is(sql("SELECT pg_xact_status('$xid')"), '', 'and knows nothing');
+is(sql("SELECT pg_xact_status('$xid')"), '', 'the commit log knows nothing of the transaction');
 
-is_deeply(outcomes(), $expected, 'long after');
+is_deeply(outcomes(), $expected, 'the outcomes long after');
 is(sql("CALL revenue_sink.commit_prepared('$gid{committed}')"), 'committed', 'commit_prepared() again');
 is(sql("CALL revenue_sink.rollback_prepared('$gid{'rolled back'}')"), 'rolled back', 'rollback_prepared() again');
 is(sql("CALL revenue_sink.commit_checkpoint('s', 'job', 9, ARRAY['$gid{committed}', '$gid{'by hand'}'])"), '0',
-	'commit_checkpoint() again');
+	'commit_checkpoint() repeated');
 my (undef, undef, $stderr) = $node->psql('postgres', "CALL revenue_sink.commit_prepared('$gid{'rolled back'}')");
-like($stderr, qr/is 'rolled back'/, 'what was rolled back stays so');
+like($stderr, qr/is 'rolled back'/, 'a batch that was rolled back stays rolled back');
 is(sql('SELECT sum(revenue), sum(events) FROM fact_revenue_1m'), '2|2', 'revenue');
 is(sql(q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');
 
-# On another server the transaction's id is another transaction's, which has
-# rolled back: the ledger knows better, and of what it doesn't know nothing is said.
+# On another server the transaction's id belongs to another transaction, which has
+# rolled back: outcome() believes the ledger, and says 'unknown' of a batch that
+# isn't in it.
 my $moved_gid = batch(20, "PREPARE TRANSACTION :'gid'");
 my $lost_gid  = batch(21, "PREPARE TRANSACTION :'gid'");
 is(sql("CALL revenue_sink.commit_prepared('$moved_gid')"), 'committed', 'before the move: committed');
@@ -106,7 +107,7 @@ while ($moved->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapsho
 	$moved->safe_psql('postgres', 'BEGIN; SELECT pg_current_xact_id(); ROLLBACK');
 }
 is($moved->safe_psql('postgres', "SELECT pg_xact_status('$moved_xid'), pg_xact_status('$lost_xid')"), 'aborted|aborted',
-	'and have rolled back');
+	'the other transactions of these ids have rolled back');
 system_or_bail('pg_restore', '-d', $moved->connstr('postgres'), $dump);
 is($moved->safe_psql('postgres', qq(
 SELECT revenue_sink.apply('s', 'o', '20', '2024-03-01 10:01+00', 1);

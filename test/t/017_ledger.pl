@@ -1,5 +1,5 @@
-# The ledger doesn't grow with the age of a sink: what folding leaves of it, and
-# what begin_batch() and outcome() say of numbers that it has forgotten.
+# The ledger doesn't grow with the age of a sink: which rows folding leaves, and
+# what begin_batch() and outcome() say of numbers that are forgotten.
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ sub sql
 	return $node->safe_psql('postgres', $sql);
 }
 
-# So many batches of an event each, numbered in steps.
+# Commit so many batches of one event each, with numbers at equal distances.
 sub batches
 {
 	my ($job, $epoch, $from, $step, $n) = @_;
@@ -47,7 +47,7 @@ sub begin
 	return "SELECT revenue_sink.begin_batch('s', '$job', '$writer', $epoch, $number)";
 }
 
-# A prepared batch; its gid.
+# Prepare a batch; returns its gid.
 sub prepare
 {
 	my ($job, $number) = @_;
@@ -56,7 +56,8 @@ sub prepare
 		  . "PREPARE TRANSACTION :'gid';\n\\echo :gid"))[-1];
 }
 
-# A sink at rest is folded seldom, so each look is also an event.
+# Wait for a number of rows. A sink at rest is folded seldom, so each look is also
+# an event.
 sub wait_for_rows
 {
 	my ($table, $job, $n) = @_;
@@ -71,7 +72,7 @@ SELECT count(*) FROM revenue_sink.$table WHERE job = '$job')) eq $n });
 
 sql("CALL revenue_sink.recover('s', '$_', NULL, 1)") foreach qw(gaps none held);
 
-# Numbers without gaps are one range, whatever their number.
+# Numbers without gaps become one range, however many they are.
 batches('none', 1, 1, 1, 300);
 wait_for_rows('ledger', 'none', 1);
 is(sql(begin('none', 1, 5)), 'f', 'a number in the range is known');
@@ -86,20 +87,21 @@ my $late = prepare('gaps', 102010);
 sql("CALL revenue_sink.commit_prepared('$late')");
 wait_for_rows('ledger', 'gaps', 10001);
 is(sql(begin('gaps', 1, 102000)), 'f', 'a late number is known');
-is(sql(begin('gaps', 1, 2020)), 'f', 'so is the earliest that is kept');
-like(error_of($node, 'postgres', begin('gaps', 1, $_)), qr/ERROR:  \w+: batch $_ of writer "w" is lower than the last batch of epoch 1/,
-	"what became of number $_ isn't guessed")
+is(sql(begin('gaps', 1, 2020)), 'f', 'the earliest number that is kept is known');
+like(error_of($node, 'postgres', begin('gaps', 1, $_)), qr/ERROR:  \w+: batch number $_ of writer "w" is lower than the last one of epoch 1/,
+	"the outcome of number $_ isn't guessed")
   foreach 10, 2010, 2015, 102005;
 is(sql(q(SELECT last_number, events FROM revenue_sink.writer WHERE job = 'gaps')), '102010|10201', 'all events count');
-is(sql("SELECT revenue_sink.outcome('$late')"), 'committed', 'the outcome of a late one');
-is(sql("SELECT revenue_sink.outcome('$early')"), 'unknown', 'the outcome of a forgotten one');
+is(sql("SELECT revenue_sink.outcome('$late')"), 'committed', 'the outcome of a late number');
+is(sql("SELECT revenue_sink.outcome('$early')"), 'unknown', 'the outcome of a forgotten number');
 like(error_of($node, 'postgres', "CALL revenue_sink.commit_prepared('$early')"), qr/is 'unknown'/, 'nor is it called committed');
 batches('gaps', 1, 102020, 10, 5);
 wait_for_rows('ledger', 'gaps', 10001);
 is(sql(q(SELECT number - last FROM revenue_sink.ledger WHERE job = 'gaps' AND number > last)), '1',
-	'one row stands for all that is forgotten');
+	'one row stands for all forgotten numbers');
 
-# Decisions go when they have been carried out, also while something is held.
+# Decisions are removed when they have been carried out, even while another batch
+# stays in doubt.
 prepare('held', $_) foreach 1 .. 3;
 my $held = prepare('held', 9);
 is(sql(q(CALL revenue_sink.commit_checkpoint('s', 'held', 3))), '3', 'three decisions');
@@ -109,18 +111,19 @@ sql("CALL revenue_sink.rollback_prepared('$given_up')");
 batches('none', 1, 301, 1, 100);
 wait_for_rows('ledger', 'none', 1);
 like(error_of($node, 'postgres', begin('held', 1, 10)), qr/was prepared in epoch 1 and rolled back/,
-	'one to roll back keeps its number from being begun again');
+	'a batch that is decided to roll back keeps its number from being begun again');
 sql("CALL revenue_sink.recover('s', 'held', NULL, 2)");
 wait_for_rows('decision', 'held', 0);
-is(sql("SELECT revenue_sink.outcome('$held')"), 'rolled back', 'what was held');
+is(sql("SELECT revenue_sink.outcome('$held')"), 'rolled back', 'the outcome of the batch in doubt');
 
-# Decided on, and then rolled back by hand: a row inserted by hand plays the part
-# of a decision whose call died.
+# A batch was decided on, and then rolled back by hand: a row inserted by hand
+# plays the part of a decision whose call died.
 sql(q(INSERT INTO revenue_sink.decision SELECT id, 'held', 'w', 2, 7, '3', true, now() FROM revenue_sink.sink_catalog));
 like(error_of($node, 'postgres', begin('held', 2, 7)), qr/was prepared in epoch 2 and rolled back/,
 	'a decision never reaches another batch of its number');
 
-# An epoch that is over goes as a whole when the window has passed.
+# The batches of an epoch that is over are removed together when the window has
+# passed.
 sql("CALL revenue_sink.recover('s', 'gaps', NULL, 2)");
 batches('gaps', 2, 1, 1, 10);
 sql(q(UPDATE revenue_sink.ledger SET ended_at = ended_at - interval '40 days' WHERE job IN ('gaps', 'none') AND epoch = 1));
@@ -128,8 +131,8 @@ wait_for_rows('ledger', 'gaps', 1);
 is(sql("SELECT revenue_sink.outcome('$late')"), 'unknown', 'the outcome of a batch of an epoch long over');
 is(sql(begin('none', 1, 5)), 'f', 'an epoch that is not over is kept');
 
-# Names that are used once don't stay for ever: a writer of whom nothing was heard
-# for a month is forgotten, but for the highest epoch of its job.
+# Names that are used once don't stay for ever: a writer that has been silent for
+# a month is forgotten, except for the highest epoch of its job.
 my @epochs = map { sql("CALL revenue_sink.open_writer('s', 'names', 'w$_')") } 1 .. 3;
 sql(qq(
 BEGIN;
@@ -138,33 +141,33 @@ COMMIT;
 UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job = 'names'));
 wait_for_rows('epoch', 'names', 2);
 is(sql(q(SELECT string_agg(writer || ' ' || epoch, ', ' ORDER BY epoch) FROM revenue_sink.writer WHERE job = 'names')),
-	"w2 $epochs[1], w3 $epochs[2]", 'the one that writes, and the highest');
+	"w2 $epochs[1], w3 $epochs[2]", 'the writer that is active and the highest epoch are kept');
 sql(q(UPDATE revenue_sink.ledger SET ended_at = now() - interval '31 days' WHERE job = 'names'));
 wait_for_rows('ledger', 'names', 0);
 wait_for_rows('epoch', 'names', 1);
 like(error_of($node, 'postgres', begin('names', $epochs[1], 2, 'w2')), qr/writer "w2" of job "names" has no epoch/, 'a forgotten one opens an epoch first');
 cmp_ok(sql("CALL revenue_sink.open_writer('s', 'names', 'w4')"), '>', $epochs[2], 'and gets one that nobody had');
 
-# Where the whole job has been opened, too, what a silent writer has fenced off
-# stays so.
+# If the whole job has been opened, too, an epoch that a writer's own epoch has
+# fenced off stays fenced off, though the writer is silent.
 @epochs = (sql("CALL revenue_sink.recover('s', 'mixed', NULL)"),
 	map { sql("CALL revenue_sink.open_writer('s', 'mixed', '$_')") } qw(w1 w2));
-cmp_ok($epochs[1], '>', $epochs[0], 'one of its writers is above the whole job');
-cmp_ok($epochs[2], '>', $epochs[1], 'and another one above that');
+cmp_ok($epochs[1], '>', $epochs[0], "a writer's epoch is above that of the whole job");
+cmp_ok($epochs[2], '>', $epochs[1], 'the epoch of the other writer is above that');
 sql(q(UPDATE revenue_sink.epoch SET opened_at = now() - interval '31 days' WHERE job = 'mixed'));
 batches('none', 1, 401, 1, 100);
 wait_for_rows('ledger', 'none', 1);
 like(error_of($node, 'postgres', begin('mixed', $epochs[0], 1, 'w1')), qr/epoch $epochs[0] of writer "w1" of job "mixed" has been fenced off/,
-	'a zombie of the job');
-is(sql(begin('mixed', $epochs[1], 1, 'w1')), 't', 'the living one');
+	'a zombie of the job is fenced off');
+is(sql(begin('mixed', $epochs[1], 1, 'w1')), 't', 'the live writer begins a batch');
 
-# A window without an end is no reason not to fold.
+# A window without an end doesn't keep the ledger from being folded.
 sql(q(SELECT revenue_sink.alter_sink('s', dedup_window => '3650000 days')));
 batches('none', 1, 501, 1, 100);
 wait_for_rows('ledger', 'none', 1);
 
-# Dead letters go after some days; the former name of the setting, where it is set,
-# counts instead.
+# Dead letters are removed after some days; if the setting's former name is set,
+# its value counts instead.
 sub letters
 {
 	return sql(q(SELECT string_agg(order_id, ' ' ORDER BY order_id) FROM revenue_sink.dead_letter));
@@ -190,7 +193,8 @@ let_them_fold('old 10', 'with another retention those of 20 days');
 sql($_) foreach 'ALTER SYSTEM SET revenue_sink.rejected_retention = 10', 'SELECT pg_reload_conf()';
 let_them_fold('', 'by the former name of the setting those of 10 days');
 
-# Who opens an epoch doesn't take the worker, at work on old batches, for a zombie.
+# Opening an epoch doesn't end the worker, at work on old batches, as if it were a
+# zombie.
 my $worker = join ' ', worker_pids($node, 'postgres');
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; LOCK TABLE revenue_sink.committed_offset');

@@ -1,5 +1,5 @@
-# What is looked up must be read from a slow disk, as after a restart: nobody
-# else waits for that, it can be cancelled, and rows of new events are as full as
+# Look-ups must read from a slow disk, as after a restart: nobody else waits for
+# that, the call can be cancelled, and page rows of new events are as full as
 # ever.
 
 use strict;
@@ -28,7 +28,7 @@ create_sink($node, 'postgres');
 my $pages = sink_table($node, 'postgres', 'seen');
 my $spill = sink_table($node, 'postgres', 'spill');
 
-# Each by-th event in one call.
+# Apply every by-th event in one call.
 sub apply
 {
 	my ($from, $to, $by) = @_;
@@ -40,8 +40,8 @@ sub apply
 	FROM generate_series($from, $to - 1, $by) i) given, revenue_sink.apply('s', o, e, t, a) r);
 }
 
-# With an index that is built, and nothing in the server's buffers but what the
-# build and a table that fills them leave there.
+# Restart, with an index that is built, and with nothing in the server's buffers
+# except for what the build and a table that fills them leave there.
 sub restart
 {
 	my ($conf) = @_;
@@ -60,7 +60,7 @@ sub restart
 	return;
 }
 
-# From now on a table is slow, or stops whoever reads it.
+# From now on reads of a table are slow, or stop whoever reads it.
 sub disk
 {
 	my ($how, $table) = @_;
@@ -77,7 +77,7 @@ sub wait_until_stopped
 	return;
 }
 
-# A replay is cut off amid its reading.
+# A replay is cancelled amid its reading.
 sub is_cut_off
 {
 	my ($name, $table) = @_;
@@ -86,7 +86,7 @@ sub is_cut_off
 	my ($ret, $stdout, $stderr) = $node->psql('postgres',
 		"SET statement_timeout = '300ms';\n\\timing on\n" . apply(1, $events, $step / 4));
 	like($stderr, qr/statement timeout/, "$name: a replay is cancelled");
-	ok($stdout =~ /Time: ([0-9.]+)/ && $1 < 2000, "$name: soon");
+	ok($stdout =~ /Time: ([0-9.]+)/ && $1 < 2000, "$name: the cancel takes effect soon");
 	return;
 }
 
@@ -97,7 +97,7 @@ sub one_event
 	return "SELECT revenue_sink.apply('s', '$order', 'e', '2024-03-01 10:00+00', 1)";
 }
 
-# What others get while the disk is stopped, which it is no more then.
+# Run SQL while the disk is stopped, and then let the disk go on.
 sub meanwhile
 {
 	my ($sql) = @_;
@@ -108,8 +108,8 @@ sub meanwhile
 	return $timed_out ? 'no answer' : $stdout;
 }
 
-# While a replay can't go on for the disk, others apply events of theirs. (Where
-# those are inserted is in the buffers.)
+# While a replay waits for the disk, others apply new events. (The blocks into
+# which these are inserted are in the buffers.)
 sub others_go_on
 {
 	my ($name, $table, $from) = @_;
@@ -119,7 +119,7 @@ sub others_go_on
 	disk('stop', $table);
 	$replay->query_until(qr/sent/, "\\echo sent\n" . apply($from, $events, $step) . ";\n");
 	wait_until_stopped();
-	is(meanwhile(one_event("fresh-$name")), 'applied', "$name: another one applies an event");
+	is(meanwhile(one_event("fresh-$name")), 'applied', "$name: another session applies an event");
 	like($replay->query_until(qr/\|/, ''), qr/^0\|$some$/m, "$name: the replay finds its duplicates");
 	$replay->quit;
 	return;
@@ -137,34 +137,35 @@ restart('shared_buffers = 4MB');
 is_cut_off('page rows', $pages);
 others_go_on('page rows', $pages, 2);
 
-# As many new events as old ones, which are read from disk: in one row or two. The
-# worker, which packs rows, is away.
+# A call has as many new events as old ones, which are read from disk: the new
+# events share one or two page rows. The worker, which packs rows, is kept out.
 restart("revenue_sink.worker_interval = '1h'");
 my $before = page_rows();
 is($node->safe_psql('postgres', apply($events - 500, $events + 500, 1)), '500|500', 'old and new events');
 cmp_ok(page_rows() - $before, '<', 20, 'new events share page rows');
 
-# The same for those that have no place in memory.
+# The same holds for events that have no place in memory.
 restart("revenue_sink.worker_interval = '100ms'
 revenue_sink.dedup_memory = '1MB'");
 is($node->safe_psql('postgres', 'SELECT index_state FROM revenue_sink.stat_sink'), 'spilled',
-	'with less memory: not all have a place');
+	'with less memory, not all events have a place in memory');
 is_cut_off('spilled', $spill);
 $node->safe_psql('postgres', 'UPDATE filler SET n = n + 1');
 others_go_on('spilled', $spill, 3);
 
-# What was sent and rolled back is sent again: it has entries in memory, of rows
-# that are dead, and is looked for in the spill table.
+# Events that were sent and rolled back are sent again: they have entries in
+# memory that lead to dead rows, and are looked for in the spill table.
 $node->safe_psql('postgres', 'BEGIN; ' . apply($events + 1000, $events + 5000, 1) . '; ROLLBACK');
 restart("revenue_sink.worker_interval = '1h'");
 $node->safe_psql('postgres', 'BEGIN; ' . apply($events + 1000, $events + 5000, 1)
 	  . '; ROLLBACK; UPDATE filler SET n = n + 1');
 $before = page_rows();
-is($node->safe_psql('postgres', apply($events + 1000, $events + 5000, 1)), '4000|0', 'rolled back, then not');
+is($node->safe_psql('postgres', apply($events + 1000, $events + 5000, 1)), '4000|0', 'events that were rolled back are applied');
 cmp_ok(page_rows() - $before, '<', 30, 'new events share page rows');
 
-# Memory is used up. One session finds that events are new, and then has to wait
-# for others of its call to be read; meanwhile a second one applies the new ones.
+# The memory is used up. One session finds that events are new, and then has to
+# wait until others of its call are read; meanwhile a second session applies the
+# new ones.
 $node->safe_psql('postgres', apply($events + 10000, $events + 70000, 1) . '; UPDATE filler SET n = n + 1');
 my $new = q(SELECT r.applied, r.duplicate FROM (
 	SELECT array_agg('new-' || i) AS o, array_agg('evt-' || i) AS e,
@@ -182,10 +183,10 @@ disk('stop', $spill);
 $first->query_until(qr/sent/, "\\echo sent\n$both;\n");
 wait_until_stopped();
 is(meanwhile($new), '300|0', 'new events, while another session looks up the same');
-like($first->query_until(qr/\|/, ''), qr/^0\|308$/m, 'which then finds that they are duplicates');
+like($first->query_until(qr/\|/, ''), qr/^0\|308$/m, 'the first session then finds that they are duplicates');
 $first->quit;
 
-is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), $events + 64904, 'all count once');
+is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), $events + 64904, 'each event counts once');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('s'))), '', 'check() finds nothing');
 
 done_testing();

@@ -1,9 +1,9 @@
-# From 1.0 to 1.1.
+# The update from 1.0 to 1.1.
 #
-# The library of 1.1 leaves tables of 1.0 alone, but for the second phase of
-# commits, which an update has to wait for; so a sink of 1.0 is made here by SQL,
-# with rows of a sink of 1.1 that has the same key. After the update it must be
-# what 1.1 makes, with nothing lost or counted again.
+# The library of 1.1 leaves tables of 1.0 alone, except for the second phase of
+# commits, for which an update has to wait; so a sink of 1.0 is made here by SQL,
+# with rows of a sink of 1.1 that has the same key. After the update the sink must
+# be like a new sink of 1.1, with nothing lost or counted twice.
 
 use strict;
 use warnings;
@@ -15,7 +15,8 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# No worker looks while the rows are made; later it looks all the time.
+# No worker looks at the sinks while the rows are made; later the worker looks all
+# the time.
 my $node = new_node('update', conf => q(
 revenue_sink.worker_interval = '1h'
 autovacuum = off
@@ -69,12 +70,12 @@ sub siphash
 	return $v[0] ^ $v[1] ^ $v[2] ^ $v[3];
 }
 
-# That of the library's authors
+# A test value of the hash's authors
 is(sprintf('%016x', siphash(join('', map { chr } 0 .. 15), join('', map { chr } 0 .. 14))), 'a129ca6149be45e5',
-	'the hash is the right one');
+	'the hash has the value that its authors give');
 
 # ----------------------------------------------------------------------
-# The sinks of 1.1, with everything that 1.0 could have
+# The sinks of 1.1, with everything that a sink of 1.0 could have
 
 $node->safe_psql($_, q(
 SET client_min_messages = warning;
@@ -123,7 +124,7 @@ SELECT revenue_sink.apply('s', 'held', 'held', '2024-03-01 10:09+00', 7, 'held')
 ));
 
 # ----------------------------------------------------------------------
-# The same in 1.0: relations as its create_sink() made them
+# The same sinks in 1.0: relations as its create_sink() made them
 
 sub relations_of_1_0
 {
@@ -178,10 +179,11 @@ RESET ROLE;
 );
 }
 
-# What 1.0 called otherwise
+# Names that were different in 1.0
 my %new_name = (batch => 'ledger', rejected => 'dead_letter_event', digest => 'letter', rejected_at => 'arrived_at');
 
-# Rows of a table of the new database, with the columns that the old one has.
+# Copy the rows of a table of the new database, with the columns that the old one
+# has.
 sub copy_rows
 {
 	my ($table, $where) = @_;
@@ -197,7 +199,7 @@ WHERE attrelid = 'revenue_sink.$table'::regclass AND attnum > 0 AND NOT attisdro
 
 my @shared = qw(deferred_event rejected epoch batch committed_offset decision);
 
-# All tables of a sink, but for the rows that 1.0 didn't have.
+# Copy all tables of a sink, without the rows that 1.0 didn't have.
 sub copy_sink
 {
 	my ($id) = @_;
@@ -208,7 +210,7 @@ sub copy_sink
 	  . copy_rows("total_$id", 'true') . copy_rows("spill_$id", 'true');
 }
 
-# The row of a sink in the catalog of 1.0, which names its relations.
+# Insert a sink's row into the catalog of 1.0, which names the sink's relations.
 sub catalog_row
 {
 	my ($id, $fact, $ingest) = @_;
@@ -235,15 +237,15 @@ INSERT INTO revenue_sink.sink_catalog SELECT 3, 'b', mode, bucket, dedup_window,
 	'revenue_sink.total_3', hash_key FROM revenue_sink.sink_catalog WHERE name = 's';
 SELECT setval('revenue_sink.sink_id', 3)));
 
-# What users have built on it
+# Users' views on those of the extension
 my @users = qw(sink stat_sink rejected_event deferred writer prepared);
 $node->safe_psql('old', join('', map { "CREATE VIEW users_$_ AS SELECT * FROM revenue_sink.$_;\n" } @users)
 	  . 'CREATE VIEW users_fact AS SELECT * FROM shop.revenue; CREATE VIEW users_total AS SELECT * FROM shop.total;'
 	  . 'GRANT SELECT ON shop.revenue TO reader; ALTER VIEW shop.revenue SET (security_barrier)');
 $node->safe_psql('new', 'GRANT SELECT ON shop.revenue TO reader');
 
-# Batches that 1.0 prepared: their rows come from one of the new database that
-# has committed, their transaction is the old database's.
+# Batches that 1.0 has prepared: their rows come from committed batches of the new
+# database, their transactions are the old database's.
 my $key = pack('H*', $node->safe_psql('old', "SELECT encode(hash_key, 'hex') FROM revenue_sink.sink_catalog WHERE id = 1"));
 my $database = $node->safe_psql('old', 'SELECT oid FROM pg_database WHERE datname = current_database()');
 my %gid;
@@ -269,7 +271,7 @@ foreach my $number (8 .. 10)
 # ----------------------------------------------------------------------
 # The library leaves the old tables alone
 
-# What SQL says: its result, or SQLSTATE, the message, and its hint.
+# What the server answers to SQL: the result, or SQLSTATE, message and hint.
 sub say_of
 {
 	my ($db, $sql) = @_;
@@ -323,7 +325,8 @@ is(say_of('old', 'SELECT sum(events) FROM shop.revenue'), '350', '1.0: the fact 
 is(say_of('old', "SELECT count(*) FROM revenue_sink.$_"), { sink => 3, stat_sink => 3, prepared => 3 }->{$_} // 1,
 	"1.0: the view $_") foreach @users;
 
-# But for what an update waits for: it stops at once, and names what it is.
+# An exception is what an update waits for: the update fails at once, and names
+# the transaction.
 my $oldest = $gid{8};
 like(say_of('old', "SET statement_timeout = '10s'; ALTER EXTENSION revenue_sink UPDATE"),
 	qr/^55006 extension revenue_sink is used by the prepared transaction "$oldest": Commit or roll back the prepared transaction first\.$/,
@@ -336,7 +339,8 @@ is(say_of('old', join(';', map { "SELECT revenue_sink.outcome('$gid{$_}')" } 8 .
 	'1.0: outcomes');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_prepared_xacts WHERE database = 'old'"), '0', '1.0: nothing is left prepared');
 
-# Likewise behind any other that has a lock on a table, or on a view
+# The update also stops behind any other prepared transaction that has a lock on a
+# table or a view.
 foreach my $lock ('LOCK revenue_sink.seen_1 IN ROW EXCLUSIVE MODE', 'LOCK revenue_sink.sink_catalog IN ACCESS SHARE MODE',
 	'LOCK revenue_sink.rejected IN ROW EXCLUSIVE MODE', 'SELECT * FROM shop.total')
 {
@@ -346,11 +350,11 @@ foreach my $lock ('LOCK revenue_sink.seen_1 IN ROW EXCLUSIVE MODE', 'LOCK revenu
 	$node->safe_psql('old', "ROLLBACK PREPARED 'any'");
 }
 
-# A dump of it, for later
+# A dump of 1.0, for later
 my $old_dump = "$dir/old";
 system_or_bail('pg_dump', '-d', $node->connstr('old'), '-Fc', '-f', $old_dump);
 
-# One sink has lost its views, which is no reason to stop. An update that is
+# One sink has lost its views, which doesn't stop the update. An update that is
 # rolled back has changed nothing.
 $node->safe_psql('old', 'DROP VIEW shop.b_revenue, shop.b_events');
 my $update = 'ALTER EXTENSION revenue_sink UPDATE';
@@ -359,16 +363,16 @@ refused('rolled back');
 
 my $log = slurp_file($node->logfile);
 is(scalar(() = $log =~ /$rests/g), 1, 'the worker has said once that it rests');
-unlike($log, qr/revenue_sink worker.*(ERROR|WARNING)|failed to (settle|merge|look)/, 'and nothing else');
+unlike($log, qr/revenue_sink worker.*(ERROR|WARNING)|failed to (settle|merge|look)/, 'the worker has logged nothing else');
 
 # ----------------------------------------------------------------------
 # The update
 
-# ... of which a session learns that has been refused before
+# ... is noticed by a session whose calls have been refused before.
 my (undef, $answer, $stderr) = $node->psql('old', "$calls[0];\n\\! psql -Xqd '" . $node->connstr('old') . "' -c '$update'\n$calls[0];",
 	on_error_stop => 0);
-is($answer, 'duplicate', 'a session of before works with the new tables');
-like($stderr, qr/WARNING:  sink "b" cannot be adopted\nDETAIL:  The fact view is gone, or isn't the one that was made for the sink\.\n(?!.*(WARNING|ERROR))/s,
+is($answer, 'duplicate', 'an older session works with the new tables');
+like($stderr, qr/WARNING:  sink "b" cannot be adopted\nDETAIL:  The fact view is gone, or is not the one that was made for the sink\.\n(?!.*(WARNING|ERROR))/s,
 	'updated, with a warning of the sink without views');
 is(say_of('old', q(
 SELECT sink, problem IS NULL FROM revenue_sink.sink ORDER BY 1;
@@ -377,13 +381,13 @@ SELECT setval('revenue_sink.sink_id', 2))), "b|f\ns|t\nt|t\n\n2",
 	'the other sinks are in order');
 is(say_of('old', $calls[0] . ';' . apply_of(1, 350)), "duplicate\n0|350|0|0|0|0", 'events of before are duplicates');
 is(say_of('old', apply_of(351, 355) . '; ' . apply_of(361, 365)), "0|5|0|0|0|0\n0|5|0|0|0|0", 'those of committed batches, too');
-is(say_of('old', apply_of(356, 360)), '5|0|0|0|0|0', 'not those of a batch that was rolled back');
+is(say_of('old', apply_of(356, 360)), '5|0|0|0|0|0', 'the events of a batch that was rolled back are new');
 is(say_of('old', "BEGIN; SELECT revenue_sink.begin_batch('s', 'job', 'writer', 1, $_); ROLLBACK"), 'f', "batch $_ is known")
   foreach 7, 8, 10;
 is(say_of('old', join(';', map { "SELECT revenue_sink.outcome('$gid{$_}')" } 8 .. 10)), "committed\nrolled back\ncommitted",
-	'outcomes are known by the gids of before');
+	'outcomes are known by the old gids');
 
-# The new database comes to the same.
+# The new database comes to the same state.
 $node->safe_psql('new', "COMMIT PREPARED 'held'");
 wait_until("$_ has settled", sub { $node->safe_psql($_, 'SELECT count(*) FROM revenue_sink.deferred') eq '0' }) foreach qw(old new);
 my $state_sql = q(
@@ -405,7 +409,7 @@ is(say_of('old', q(SELECT reloptions FROM pg_class WHERE oid = 'shop.revenue'::r
 	'options of the fact view are kept');
 $node->safe_psql('old', 'ALTER VIEW shop.revenue RESET (security_barrier)');
 
-# The views of users
+# The users' views
 my $users = join('', map { my $v = $_; map { "SELECT * FROM $_ ORDER BY 1, 2;" } ("users_$v", "revenue_sink.$v") } @users)
   =~ s/revenue_sink\.sink /(SELECT sink, owner, mode, fact, ingest, bucket, dedup_window, max_future, late_policy, on_bad_event FROM revenue_sink.sink) AS s /r;
 is(say_of('old', "SELECT count(*) FROM (TABLE users_sink) AS u; $users") =~ /ERROR|^\d{5} /m ? 'error' : 'fine', 'fine', "users' views are there");
@@ -419,7 +423,8 @@ is(say_of('old', 'SELECT * FROM users_fact EXCEPT SELECT * FROM shop.revenue; SE
 is(say_of('old', 'SELECT sink FROM users_sink ORDER BY 1; SELECT sink FROM users_stat_sink ORDER BY 1'), "s\nt\ns\nt", "users' views on the sinks");
 
 # ----------------------------------------------------------------------
-# All that the catalogs say is what they say where 1.1 was there first.
+# The catalogs of the updated database say the same as those where 1.1 was
+# installed at once.
 
 my $catalog_sql = q(
 SET search_path = pg_catalog;
@@ -474,7 +479,7 @@ is(beyond('old', 'new'), '', 'the update leaves nothing that 1.1 has not');
 is(beyond('new', 'old'), '', 'the update lacks nothing that 1.1 has');
 
 # ----------------------------------------------------------------------
-# Dumps: of the updated database, and of the one of 1.0
+# Dumps of the updated database, and of the one of 1.0
 
 $node->safe_psql('postgres', "CREATE DATABASE $_") foreach qw(again restored empty);
 system_or_bail('pg_dump', '-d', $node->connstr('old'), '-Fc', '-f', "$dir/updated");
@@ -485,19 +490,20 @@ wait_until('the sinks are at home', sub {
 my $revenue = 'SELECT * FROM shop.revenue ORDER BY 1, 2';
 is(say_of('again', "$revenue; SELECT problem FROM revenue_sink.check('s')"), say_of('old', $revenue), 'with the same revenue');
 
-# A dump of 1.0 goes into tables of 1.0, which nobody uses before the update.
+# A dump of 1.0 is restored into tables of 1.0, which nobody uses before the
+# update.
 $node->safe_psql('restored', "CREATE EXTENSION revenue_sink VERSION '1.0'");
 system_or_bail('pg_restore', '--exit-on-error', '-d', $node->connstr('restored'), $old_dump);
 like(say_of('restored', $calls[0]), qr/^55000 .*: Run ALTER EXTENSION revenue_sink UPDATE/, 'a dump of 1.0 is restored, and rests');
 is(say_of('restored', "$update; " . $calls[0] . '; ' . apply_of(1, 355)
 	  . "; SELECT problem FROM revenue_sink.check('s'); SELECT sum(events) FROM shop.revenue WHERE group_key <> 'held'"),
-	"duplicate\n0|355|0|0|0|0\n360", 'and is updated');
+	"duplicate\n0|355|0|0|0|0\n360", 'the restored database is updated');
 
-# Without sinks
+# A database without sinks is updated.
 is(say_of('empty', "CREATE EXTENSION revenue_sink VERSION '1.0'; $update; SELECT revenue_sink.create_sink('s'); "
 	  . "SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:01+00', 1)"), "\napplied", 'an update without sinks');
 
-# Who may call the functions that have got another argument
+# Grants on the functions that have got another argument are kept.
 $node->safe_psql('postgres', 'CREATE DATABASE granted');
 $node->safe_psql('granted', qq(
 CREATE EXTENSION revenue_sink VERSION '1.0';
@@ -514,6 +520,6 @@ is(say_of('granted', $rights), $expected, 'an update carries grants over');
 $node->safe_psql('postgres', 'CREATE DATABASE granted_again');
 system_or_bail('pg_dump', '-d', $node->connstr('granted'), '-Fc', '-f', "$dir/granted");
 system_or_bail('pg_restore', '--exit-on-error', '-d', $node->connstr('granted_again'), "$dir/granted");
-is(say_of('granted_again', $rights), $expected, 'and a dump takes them along');
+is(say_of('granted_again', $rights), $expected, 'a dump takes the grants along');
 
 done_testing();

@@ -1,7 +1,8 @@
 # A subscriber's copy. Replication brings the rows of a sink one by one, merges
-# and expiry of the publisher included. Worker and callers leave the copy alone,
-# so the subscription never fails; it reads like the sink, and is one as soon as
-# the subscription is dropped, which is the way to move to another server.
+# and expiry of the publisher included. The worker and callers leave the copy
+# alone, so the subscription never fails; the copy reads like the sink, and
+# becomes a sink as soon as the subscription is dropped. This is the way to move
+# to another server.
 
 use strict;
 use warnings;
@@ -33,7 +34,7 @@ sub look
 	return join '', ($node->psql('postgres', $sql))[ 1, 2 ];
 }
 
-# A server with the publisher's schema and nothing in its tables.
+# A server with the publisher's schema and empty tables.
 sub new_copy
 {
 	my ($name, %params) = @_;
@@ -63,7 +64,7 @@ CREATE SUBSCRIPTION $name CONNECTION '$connstr' PUBLICATION every WITH (copy_dat
 	return;
 }
 
-# Wait until all tables are synchronized, and all that is committed has arrived.
+# Wait until all tables are synchronized, and all committed rows have arrived.
 sub catch_up
 {
 	my ($node, $name) = @_;
@@ -84,12 +85,12 @@ sub wait_until_whole
 	my ($node, $name) = @_;
 
 	$node->poll_query_until('postgres', qq(
-SELECT bool_and(problem = 'it is a copy, written by subscription "$name"; it is whole') FROM revenue_sink.sink))
+SELECT bool_and(problem = 'the sink is a copy, written by subscription "$name"; the copy is whole') FROM revenue_sink.sink))
 	  or die "the copy of $name is never whole";
 	return;
 }
 
-# Let the worker look at its sinks so often.
+# Wait until the worker has looked at its sinks so often.
 sub let_work
 {
 	my ($node, $rounds) = @_;
@@ -106,7 +107,7 @@ SELECT max(state_change) FROM pg_stat_activity WHERE backend_type = 'revenue_sin
 	return;
 }
 
-# What readers see of both sinks.
+# What readers see of both sinks
 sub facts
 {
 	my ($node) = @_;
@@ -119,7 +120,7 @@ SELECT * FROM revenue_sink.offsets('s') ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('t') ORDER BY 1, 2));
 }
 
-# What the apply workers and those that copy tables have complained of.
+# Errors of the apply workers and of those that copy tables
 sub apply_errors
 {
 	my ($node) = @_;
@@ -129,7 +130,8 @@ sub apply_errors
 	  $log =~ /^.*ERROR: .*\n(?=.*CONTEXT:  (?:processing remote data|COPY ))/mg;
 }
 
-# A copy with all tables but one, whose rows wait for a lock of a prepared transaction.
+# A copy that has all tables except one, whose rows wait for a lock of a prepared
+# transaction.
 sub copy_lacking
 {
 	my ($name, $table, $gid) = @_;
@@ -153,7 +155,8 @@ SELECT count(*) FILTER (WHERE srsubstate <> 'r') = 1 AND count(*) > 10 FROM pg_s
 my $number = 0;
 my $next   = 0;
 
-# One batch with events from..to; the six counts, or nothing if it was there.
+# Send one batch with the events from..to; returns the six counts, or nothing if
+# the batch was there already.
 sub batch
 {
 	my ($node, $epoch, $from, $to) = @_;
@@ -178,7 +181,7 @@ SELECT revenue_sink.store_offsets('t', 'orders', '{0}', '{$to}') \\gset
 COMMIT));
 }
 
-# Go on by so many batches, with the last events of before in each of them.
+# Send so many more batches, each with the last earlier events once more.
 sub stream
 {
 	my ($node, $epoch, $batches) = @_;
@@ -214,8 +217,8 @@ sql($publisher, 'CREATE PUBLICATION every FOR ALL TABLES');
 my $epoch = sql($publisher, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
 stream($publisher, $epoch, 10);
 
-# Prepare a transaction with an event that comes a second time, and waits for it.
-# (A subscription can't be made meanwhile: it waits, too.)
+# Prepare a transaction with an event of which a second copy is deferred. (A
+# subscription can't be made meanwhile: it waits, too.)
 sub hold
 {
 	my ($name) = @_;
@@ -233,27 +236,27 @@ is(sql($publisher, q(SELECT revenue_sink.apply('s', 'order-333', 'evt-999', '202
 	'an event becomes a dead letter');
 
 # ----------------------------------------------------------------------
-# The copy, while the stream goes on.
+# A copy is made while the stream goes on.
 
 my $copy = new_copy('copy');
 subscribe($copy, 'sub', '');
 stream($publisher, $epoch, 1);
 catch_up($copy, 'sub');
-is(hold('first'), 'deferred', 'another one waits');
+is(hold('first'), 'deferred', 'another event is deferred');
 stream($publisher, $epoch, 1);
 catch_up($copy, 'sub');
 wait_until_whole($copy, 'sub');
 like(slurp_file($copy->logfile), qr/sink "$_" is a whole copy/, "the worker says so of sink $_") foreach qw(s t);
 is(facts($copy), facts($publisher), 'the copy reads like the sink');
 
-# The worker looks at a copy more often than it may skip rounds.
+# The worker looks more often than a sink at rest skips rounds.
 let_work($copy, 15);
 is(sql($copy, q(
 SELECT order_id, event_id FROM revenue_sink.deferred;
 SELECT count(*) FROM fact_revenue_1m WHERE group_key = 'held')), "first|e-1\n0",
-	'what waits is not settled in the copy');
+	'a deferred event is not settled in the copy');
 
-my $copied = qr/ERROR:  55000: sink "[st]" cannot be used in this database\nDETAIL:  It is a copy, written by subscription "sub"; it is whole\.\nHINT:  .*DROP SUBSCRIPTION/;
+my $copied = qr/ERROR:  55000: sink "[st]" cannot be used in this database\nDETAIL:  The sink is a copy, written by subscription "sub"; the copy is whole\.\nHINT:  .*DROP SUBSCRIPTION/;
 foreach my $call (
 	q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1)),
 	q(SELECT revenue_sink.apply('s', ARRAY['o'], '{e}', '{2024-03-01 10:20+00}', '{1}')),
@@ -285,14 +288,15 @@ SELECT sink, reason, order_id FROM revenue_sink.dead_letter;
 SELECT sink, job, writer, epoch, last_number FROM revenue_sink.writer;
 SELECT sink, owner, mode, fact, ingest, bucket, dedup_window, max_future, late_policy, on_bad_event
 FROM revenue_sink.sink ORDER BY sink);
-is(look($copy, $looks), look($publisher, $looks), 'the rest reads alike, too');
+is(look($copy, $looks), look($publisher, $looks), 'the other views read alike, too');
 
-# What was waited for is committed, and settled where the sink is at home; then
-# events expire, the ledger is folded, settings change.
+# The prepared transaction is committed, and the deferred event is settled where
+# the sink is at home; then events expire, the ledger is folded, and settings
+# change.
 sql($publisher, "COMMIT PREPARED 'first'");
 $publisher->poll_query_until('postgres', 'SELECT count(*) = 0 FROM revenue_sink.deferred') or die 'not settled';
 is(sql($publisher, q(SELECT revenue, events FROM fact_revenue_1m WHERE group_key = 'held')), '1|1',
-	'settled: it was a duplicate');
+	'the deferred event is settled as a duplicate');
 stream($publisher, $epoch, 8);
 $publisher->poll_query_until('postgres', q(
 SELECT (SELECT expired > 0 FROM revenue_sink.sink_state WHERE sink_id = 1)
@@ -301,13 +305,13 @@ SELECT (SELECT expired > 0 FROM revenue_sink.sink_state WHERE sink_id = 1)
   or die 'nothing expires, or nothing is folded';
 sql($publisher, q(SELECT revenue_sink.alter_sink('s', dedup_window => '11 minutes')));
 catch_up($copy, 'sub');
-is(facts($copy), facts($publisher), 'the copy has followed');
-is(look($copy, $looks), look($publisher, $looks), 'in all');
-is(problem($copy, 's'), 'it is a copy, written by subscription "sub"; it is whole', 'it is a whole copy still');
+is(facts($copy), facts($publisher), 'the facts of the copy have followed');
+is(look($copy, $looks), look($publisher, $looks), 'the other views of the copy have followed');
+is(problem($copy, 's'), 'the sink is a copy, written by subscription "sub"; the copy is whole', 'the copy is still whole');
 
 # ----------------------------------------------------------------------
-# The move. A batch was prepared and committed; an event waits for a transaction
-# that stays behind.
+# The move. A batch was prepared and committed; a deferred event waits for a
+# transaction that stays behind.
 
 my $gid = sql($publisher, q(
 \set QUIET on
@@ -319,12 +323,13 @@ SELECT revenue_sink.pre_commit('s') AS gid \gset
 PREPARE TRANSACTION :'gid';
 CALL revenue_sink.commit_prepared(:'gid') \gset
 \echo :gid));
-is(hold('second'), 'deferred', 'an event waits again');
+is(hold('second'), 'deferred', 'an event is deferred again');
 catch_up($copy, 'sub');
 is(sql($copy, "SELECT revenue_sink.outcome('$gid')"), 'committed', 'outcome() in the copy');
 is(apply_errors($copy), '', 'the subscription has never failed');
 
-# In the same session it is a copy before, and a sink after.
+# In one session, the sink is a copy before the subscription is dropped, and a
+# sink after.
 is(sql($copy, q(
 SELECT problem FROM revenue_sink.sink WHERE sink = 's';
 SET client_min_messages = warning;
@@ -332,20 +337,20 @@ DROP SUBSCRIPTION sub;
 SELECT problem IS NULL FROM revenue_sink.sink WHERE sink = 's';
 SELECT revenue_sink.apply('s', 'order-666', 'evt-1999', '2024-03-01 10:33:19+00', 19.99, 'shop-1');
 SELECT revenue_sink.apply('s', 'prepared', 'e-1', '2024-03-01 10:36+00', 5, 'prepared'))),
-	qq(it is a copy, written by subscription "sub"; it is whole\nt\nduplicate\nduplicate),
-	'a sink at once, which knows the events of before');
+	qq(the sink is a copy, written by subscription "sub"; the copy is whole\nt\nduplicate\nduplicate),
+	'the copy is a sink at once, and knows the earlier events');
 is(sql($copy, "SELECT revenue_sink.outcome('$gid'); CALL revenue_sink.commit_prepared('$gid')"), "committed\ncommitted",
-	'what was committed stays committed');
+	'a committed batch stays committed');
 is(sql($copy, "BEGIN; SELECT revenue_sink.begin_batch('s', 'job', 'w', $epoch, $number); COMMIT"), 'f',
 	'the last batch is known');
 
-# The stream goes on at the new server, by its offsets and from before them.
+# The stream goes on at the new server, from its offsets and from earlier ones.
 my $moved = $next;
-is(sql($copy, q(SELECT next_offset FROM revenue_sink.offsets('s'))), $next, 'where to go on');
+is(sql($copy, q(SELECT next_offset FROM revenue_sink.offsets('s'))), $next, 'the offset to continue from');
 my $opened = sql($copy, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
-cmp_ok($opened, '>', $epoch, 'a new epoch');
+cmp_ok($opened, '>', $epoch, 'the new epoch is higher');
 like(error_of($copy, 'postgres', "SELECT revenue_sink.begin_batch('s', 'job', 'w', $epoch, $number + 1)"), qr/ERROR:  RS001:/,
-	'the one of before is fenced off');
+	'the earlier epoch is fenced off');
 is(batch($copy, $opened, $next - 300, $next), '0|300|0|0|0|0', 'a replay counts nothing');
 stream($copy, $opened, 5);
 $copy->poll_query_until('postgres', 'SELECT count(*) = 0 FROM revenue_sink.deferred') or die 'not settled';
@@ -359,36 +364,37 @@ SELECT revenue FROM totals_fact)), "$next\n1\n$next", 'the totals of the other s
 is(sql($copy, q(
 SELECT revenue_sink.create_sink('u', 'u_fact', 'u_events');
 SELECT revenue_sink.apply('u', 'o', 'e', '2024-03-01 10:00+00', 1);
-SELECT problem FROM revenue_sink.check('u'))), "\napplied", 'another sink is made beside them');
+SELECT problem FROM revenue_sink.check('u'))), "\napplied", 'another sink is made beside these');
 is(apply_errors($copy), '', 'there was no error to the end');
 $copy->stop;
 
-# The publisher has not noticed.
+# The publisher is not affected.
 $next = $moved;
 sql($publisher, "ROLLBACK PREPARED 'second'");
-is(differences($publisher, 'postgres', truth => truth($next) . $others), '', 'the publisher is as it was');
+is(differences($publisher, 'postgres', truth => truth($next) . $others), '', 'the publisher is unchanged');
 
 # ----------------------------------------------------------------------
-# The subscription goes in the middle of the initial synchronization: the copy of
-# one table waits for a lock.
+# The subscription is dropped in the middle of the initial synchronization: the
+# copy of one table waits for a lock.
 
 my $partial = copy_lacking('partial', 'epoch', 'lock');
 let_work($partial, 15);
-is(problem($partial, 's'), 'it is a copy, written by subscription "sub"', 'a copy that is not whole');
+is(problem($partial, 's'), 'the sink is a copy, written by subscription "sub"', 'a copy that is not whole');
 sql($partial, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
-my $asleep = 'it has not arrived whole: the rows of table "revenue_sink.epoch" have not arrived';
+my $asleep = 'the sink has not arrived whole: the rows of table "revenue_sink.epoch" have not arrived';
 is(problem($partial, $_), $asleep, "what sink $_ lacks") foreach qw(s t);
 sql($partial, "ROLLBACK PREPARED 'lock'");
 let_work($partial, 15);
-is(problem($partial, 's'), $asleep, 'it stays asleep');
+is(problem($partial, 's'), $asleep, 'the sink stays asleep');
 like(error_of($partial, 'postgres', q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
-	qr/ERROR:  55000: sink "s" cannot be used in this database\nDETAIL:  It has not arrived whole: .*epoch.*\nHINT:  .*adopt_sink/,
-	'and refuses calls');
+	qr/ERROR:  55000: sink "s" cannot be used in this database\nDETAIL:  The sink has not arrived whole: .*epoch.*\nHINT:  .*adopt_sink/,
+	'the sink refuses calls');
 isnt(sql($partial, 'SELECT count(*) FROM fact_revenue_1m'), '0', 'readers may look at what there is');
 $partial->stop;
 
-# The same, but the table that is late has already come, of a later commit than
-# the others: taken in like this, events would be skipped by their offsets.
+# The subscription is dropped as before, but the late table has already come, from
+# a later commit than the others: if the sink were taken in like this, its offsets
+# would skip events.
 my $torn = copy_lacking('torn', 'committed_offset', 'late');
 sql($torn, q(
 BEGIN;
@@ -411,8 +417,8 @@ isnt(problem($torn, 's'), '', 'a sink of which one table is ahead of the others 
 $torn->stop;
 
 # ----------------------------------------------------------------------
-# A subscription that sends values in their binary form: the names of the views
-# and tables come as numbers, which are the publisher's own.
+# The subscription sends values in their binary form: the names of views and
+# tables come as numbers, which are valid only on the publisher.
 
 my $binary = new_copy('binary');
 subscribe($binary, 'sub', ', binary = true');
@@ -423,8 +429,8 @@ sql($publisher, q(SELECT revenue_sink.alter_sink('s', dedup_window => '12 minute
 stream($publisher, $epoch, 1);
 catch_up($binary, 'sub');
 is(facts($binary), facts($publisher), 'binary: the copy reads like the sink');
-is(look($binary, $looks), look($publisher, $looks), 'binary: the rest reads alike, too');
-is(look($binary, q(SELECT problem FROM revenue_sink.sink WHERE sink = 's')), 'it is a copy, written by subscription "sub"; it is whole', 'binary: it says that it is a copy');
+is(look($binary, $looks), look($publisher, $looks), 'binary: the other views read alike, too');
+is(look($binary, q(SELECT problem FROM revenue_sink.sink WHERE sink = 's')), 'the sink is a copy, written by subscription "sub"; the copy is whole', 'binary: it says that it is a copy');
 sql($binary, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
 is(look($binary, 'SELECT problem FROM revenue_sink.sink ORDER BY sink'), "\n", 'binary: it becomes a sink');
 is(error_of($binary, 'postgres', q(
@@ -438,29 +444,30 @@ is(apply_errors($binary), '', 'binary: the subscription has never failed');
 $binary->stop;
 
 # ----------------------------------------------------------------------
-# A copy that is only read needs no preloaded library; later it may be moved to.
+# A copy that is only read needs no preloaded library; later it may become a sink.
 
 my $bare = new_copy('bare', bare => 1);
 subscribe($bare, 'sub', '');
 stream($publisher, $epoch, 1);
 catch_up($bare, 'sub');
 is(facts($bare), facts($publisher), 'not preloaded: the copy reads like the sink');
-is(look($bare, $looks), look($publisher, $looks), 'not preloaded: the rest reads alike, too');
-is(problem($bare, 's'), 'it is a copy, written by subscription "sub"', 'not preloaded: it says that it is a copy');
+is(look($bare, $looks), look($publisher, $looks), 'not preloaded: the other views read alike, too');
+is(problem($bare, 's'), 'the sink is a copy, written by subscription "sub"', 'not preloaded: it says that it is a copy');
 like(error_of($bare, 'postgres', q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
 	qr/HINT:.*shared_preload_libraries = 'revenue_sink'/, 'not preloaded: calls are refused');
 stream($publisher, $epoch, 1);
 catch_up($bare, 'sub');
 is(apply_errors($bare), '', 'not preloaded: the subscription has never failed');
 
-# Preloaded, it becomes whole.
+# With the library preloaded, the copy becomes whole.
 $bare->append_conf('postgresql.conf', q(shared_preload_libraries = 'revenue_sink'));
 $bare->restart;
 wait_until_whole($bare, 'sub');
 stream($publisher, $epoch, 1);
 catch_up($bare, 'sub');
 
-# Dropped without the library, it is found at home after a restart with it.
+# The subscription is dropped without the library: the sink is at home after a
+# restart with the library.
 $bare->append_conf('postgresql.conf', q(shared_preload_libraries = ''));
 $bare->restart;
 sql($bare, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
@@ -472,7 +479,7 @@ is(batch($bare, $opened, $next - 300, $next), '0|300|0|0|0|0', 'preloaded: a rep
 is(differences($bare, 'postgres', truth => truth($next) . $others), '', 'preloaded: the totals are the truth');
 $bare->stop;
 
-# Where no worker has ever seen it whole, only its owner can say that it is.
+# If no worker has ever seen a copy whole, only its owner can say that it is.
 my $late = new_copy('late', bare => 1);
 subscribe($late, 'sub', '');
 catch_up($late, 'sub');
@@ -482,19 +489,19 @@ sql($late, 'SET client_min_messages = warning; DROP SUBSCRIPTION sub');
 $late->append_conf('postgresql.conf', q(shared_preload_libraries = 'revenue_sink'));
 $late->restart;
 like(error_of($late, 'postgres', q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1))),
-	qr/ERROR:  55000: .*\nDETAIL:  It has not arrived whole: it came by a subscription, .*\nHINT:  .*adopt_sink/,
+	qr/ERROR:  55000: .*\nDETAIL:  The sink has not arrived whole: the sink came by a subscription .*\nHINT:  .*adopt_sink/,
 	'never seen whole: calls are refused');
-like(error_of($late, 'postgres', q(SELECT revenue_sink.adopt_sink('s'))), qr/WARNING: .*may not be whole\nDETAIL:  It came by a subscription/,
+like(error_of($late, 'postgres', q(SELECT revenue_sink.adopt_sink('s'))), qr/WARNING: .*may not be whole\nDETAIL:  The sink came by a subscription/,
 	'never seen whole: adopt_sink() takes it in');
 is(sql($late, q(SELECT problem FROM revenue_sink.sink WHERE sink = 's')), '', 'never seen whole: it is a sink');
 $opened = sql($late, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
-is(sql($late, q(SELECT revenue_sink.adopt_sink('t'))), '', 'never seen whole: the other one, too');
+is(sql($late, q(SELECT revenue_sink.adopt_sink('t'))), '', 'never seen whole: adopt_sink() takes in the other sink, too');
 is(batch($late, $opened, $next - 300, $next), '0|300|0|0|0|0', 'never seen whole: a replay counts nothing');
 is(differences($late, 'postgres', truth => truth($next) . $others), '', 'never seen whole: the totals are the truth');
 
 # ----------------------------------------------------------------------
 # A sink's own server becomes a subscriber: its tables are emptied, and filled
-# anew. It isn't whole, nor a sink, before all of them are.
+# anew. The copy isn't whole, and no sink, before all tables are.
 
 is(sql($late, q(
 DO $$
@@ -515,12 +522,12 @@ $late->poll_query_until('postgres', q(
 SELECT count(*) FILTER (WHERE srsubstate <> 'r') = 1 AND count(*) > 10 FROM pg_subscription_rel))
   or die 'the other tables are never synchronized';
 let_work($late, 15);
-is(problem($late, 's'), 'it is a copy, written by subscription "again"', 'again: a copy that is not whole');
+is(problem($late, 's'), 'the sink is a copy, written by subscription "again"', 'again: a copy that is not whole');
 sql($late, q(
 SET client_min_messages = warning;
 DROP SUBSCRIPTION again;
 ROLLBACK PREPARED 'lock'));
 like(error_of($late, 'postgres', q(SELECT revenue_sink.apply('s', 'order-666', 'evt-1999', '2024-03-01 10:33:19+00', 19.99, 'shop-1'))),
-	qr/ERROR:  55000: .*\nDETAIL:  It has not arrived whole: .*seen_1/, 'again: it is no sink without its table');
+	qr/ERROR:  55000: .*\nDETAIL:  The sink has not arrived whole: .*seen_1/, 'again: it is no sink without its table');
 
 done_testing();

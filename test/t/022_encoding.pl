@@ -1,7 +1,7 @@
-# A sink in a database of another encoding. A restore converts text, and the
-# hashes of it stay as they are: what was hashed is the text in UTF8, so events,
-# dead letters and gids of before are known. Where a server would hash otherwise
-# the sink is refused. And no setting of a session changes what is hashed.
+# A sink is moved to a database of another encoding. A restore converts text, and
+# leaves hashes as they are: hashes are made of the text in UTF8, so earlier
+# events, dead letters and gids are known. A sink is refused on a server that
+# would hash otherwise. And no setting of a session changes what is hashed.
 
 use strict;
 use warnings;
@@ -12,14 +12,14 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# A worker for each of the databases
+# There must be a worker for each of the databases.
 my $node = new_node('encoding', conf => q(
 max_worker_processes = 40
 revenue_sink.worker_interval = '50ms'
 ));
 my $dir  = PostgreSQL::Test::Utils::tempdir();
 
-# All text below is sent and read as UTF8, but for that of SQL_ASCII.
+# All text below is sent and read as UTF8, except that of SQL_ASCII.
 sub sql
 {
 	my ($db, $sql) = @_;
@@ -36,7 +36,7 @@ sub new_database
 	return;
 }
 
-# Move a database by a dump in UTF8, or as it is.
+# Move a database by a dump, converted to UTF8 or as it is.
 sub move
 {
 	my ($db, $into, $encoding) = @_;
@@ -48,7 +48,7 @@ sub move
 	return;
 }
 
-# Words in the encodings, in UTF8
+# A word for each encoding, written in UTF8
 my %word = (
 	LATIN1    => 'café-½',
 	WIN1252   => 'œuvre-€',
@@ -57,7 +57,8 @@ my %word = (
 	SQL_ASCII => "caf\xe9");
 
 # One call with the same events: two good ones, a conflict, a bad amount, and ids
-# at the limit of 1024 bytes in UTF8 and just past it. "é" has two of them, "日" three.
+# at the limit of 1024 bytes in UTF8 and just past it. "é" has two bytes, "日"
+# three.
 sub apply_all
 {
 	my ($db, $encoding) = @_;
@@ -72,7 +73,7 @@ SELECT * FROM revenue_sink.apply('s',
 	'{1,2,3,NaN,4,5,6,7}', ARRAY['g/$word', 'g/$word', 'g/$word', 'g/$word', '', '', '$word', '$word'])));
 }
 
-# Revenue and dead letters, and how many rows of these there are
+# Revenue and dead letters, and the number of dead letters
 sub facts
 {
 	my ($db) = @_;
@@ -103,7 +104,7 @@ SELECT revenue_sink.pre_commit('s') AS gid \\gset
 PREPARE TRANSACTION :'gid';
 CALL revenue_sink.commit_prepared(:'gid') \\gset
 \\echo :epoch :gid));
-	is(apply_all($db, $encoding), '0|4|0|1|0|3', "$encoding: they are known");
+	is(apply_all($db, $encoding), '0|4|0|1|0|3', "$encoding: the events are known");
 	$source{$encoding} = { db => $db, epoch => (split / /, $gid)[0], gid => (split / /, $gid)[1], facts => facts($db) };
 }
 
@@ -119,7 +120,7 @@ foreach my $move (@moves)
 	my $what = "$from to $to";
 
 	move($s->{db}, $db, $to);
-	is(facts($db), $s->{facts}, "$what: it reads alike");
+	is(facts($db), $s->{facts}, "$what: the facts are the same");
 	is(apply_all($db, $from), '0|4|0|1|0|3', "$what: all events are known");
 	is(facts($db), $s->{facts}, "$what: no dead letter is written twice");
 	is(sql($db, qq(
@@ -139,15 +140,15 @@ SELECT problem FROM revenue_sink.check('s'))),
 		. "SELECT revenue_sink.begin_batch('s', 'job/$name', 'w/$name', $s->{epoch}, 2)"), qr/ERROR:  RS001:/, "$what: the fence");
 }
 
-# There and back again
+# A sink is moved there and back again.
 unlink "$dir/latin1_to_utf8.dump";
 move('latin1_to_utf8', 'latin1_again', 'LATIN1');
 is(apply_all('latin1_again', 'LATIN1'), '0|4|0|1|0|3', 'back again: all events are known');
 is(sql('latin1_again', "SELECT revenue_sink.apply('s', '$word{LATIN1}', 'new/$word{LATIN1}', '2024-03-01 10:01+00', 1)"),
-	'duplicate', 'back again: those of the journey, too');
+	'duplicate', 'back again: the events that came in between are known, too');
 
 # ----------------------------------------------------------------------
-# Characters that UTF8 hasn't got
+# Characters that UTF8 doesn't have
 
 create_sink($node, 'from_win1252', sink => 'strict', more => q('strict_fact', 'strict_events'));
 foreach my $column (qw(order_id event_id group_key))
@@ -167,7 +168,7 @@ SELECT revenue_sink.seen('s', 'o', 'a' || chr(129));
 SELECT problem FROM revenue_sink.check('strict'))), "3\nf", 'they are among the dead letters');
 
 # ----------------------------------------------------------------------
-# Sinks whose hashes this server would not make again
+# Sinks whose hashes this server would not repeat
 
 sub refused
 {
@@ -186,7 +187,7 @@ sub refused
 	return;
 }
 
-# One of version 1.0 has hashed the bytes of its database.
+# A sink of version 1.0 has hashed the bytes of its database.
 my $eight_bits = "repeat(chr(233), 1024)";
 new_database('old_latin1', 'LATIN1');
 create_sink($node, 'old_latin1', sink => 'old');
@@ -213,7 +214,7 @@ refused('from_plain', 's', 'SQL_ASCII.*UTF8', 'SQL_ASCII to UTF8');
 move('from_utf8', 'into_ascii', 'SQL_ASCII');
 refused('into_ascii', 's', 'UTF8.*SQL_ASCII', 'UTF8 to SQL_ASCII');
 
-# A sample that this server makes otherwise
+# The sample of the hash is another than this server makes.
 new_database('damaged', 'UTF8');
 create_sink($node, 'damaged');
 sql('damaged', 'UPDATE revenue_sink.sink_catalog SET sample = set_byte(sample, 3, get_byte(sample, 3) # 1)');
@@ -222,7 +223,7 @@ sql('damaged', q(UPDATE revenue_sink.sink_catalog SET sample = '\x00'));
 refused('damaged', 's', 'in another way', 'a short sample');
 
 # ----------------------------------------------------------------------
-# A conversion of the user's own, in front of PostgreSQL's, and useless
+# The user has a conversion of his own, useless, in front of PostgreSQL's.
 
 $node->safe_psql('from_latin1', q(
 CREATE SCHEMA evil;
@@ -239,10 +240,10 @@ my $latin = q('caf' || chr(233) || '-' || chr(189));
 is($node->safe_psql('from_latin1', qq(
 SET search_path = evil, pg_catalog, public;
 SELECT revenue_sink.apply('s', $latin, 'e/' || $latin, '2024-03-01 10:01+00', 1, 'g/' || $latin))), 'duplicate',
-	'is not used');
+	"the user's conversion is not used");
 
 # ----------------------------------------------------------------------
-# Settings of the session
+# Settings of the session, which must not matter
 
 new_database('settings', 'UTF8');
 create_sink($node, 'settings');

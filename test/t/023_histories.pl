@@ -1,8 +1,8 @@
 # Two histories of one sink: a lost primary and its standby, a restored dump, a
-# copied disk, an earlier point in time, a database made from another one. An
-# epoch of the one is never given by the other, and a zombie of the one that
-# finds its way to the other gets an error: were it told that its batch is there,
-# it would go on, and the batch would be lost.
+# copied disk, an earlier point in time, a database made from another one. No
+# epoch of one history is ever given by the other, and a zombie of one history
+# that connects to the other gets an error: if it were told that its batch is
+# there, it would go on, and the batch would be lost.
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ use Test::More;
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-my $SECOND_ZERO = 946684800;    # of epochs: 2000-01-01 00:00 UTC
+my $SECOND_ZERO = 946684800;    # epochs count from 2000-01-01 00:00 UTC
 
 sub sql
 {
@@ -26,8 +26,8 @@ sub sql
 	return $side->[0]->safe_psql($side->[1], $sql);
 }
 
-# Epochs of one second come in an order of chance, even of two histories. Wait
-# until the next one is of a later second than this one.
+# The order of epochs of one second is left to chance, even in two histories. Wait
+# until the next epoch is of a later second than this one.
 sub let_second_pass
 {
 	my ($epoch) = @_;
@@ -36,8 +36,8 @@ sub let_second_pass
 	return;
 }
 
-# What a writer's batch of one event comes to: the answers of begin_batch() and
-# apply(), or the sqlstate of the error.
+# Try a writer's batch of one event; returns the answers of begin_batch() and
+# apply(), or the SQLSTATE of the error.
 sub batch
 {
 	my ($side, $writer, $epoch, $number, $event) = @_;
@@ -51,7 +51,8 @@ COMMIT), on_error_stop => 0);
 	return $stderr =~ /ERROR:  (\w+)/ ? $1 : $stdout;
 }
 
-# Open a writer on both sides, and let each of them come to the other side.
+# Open a writer on both sides, and let the writer of each side connect to the
+# other side.
 sub try_histories
 {
 	my ($name, $left, $right, $before) = @_;
@@ -65,9 +66,9 @@ sub try_histories
 		$writer{$at} = sql($side{$at}, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
 		$job{$at}    = sql($side{$at}, q(CALL revenue_sink.recover('s', 'job', NULL)));
 		cmp_ok($writer{$at}, '>', $before, "$name: a new epoch is greater than those of before, $at");
-		cmp_ok($job{$at}, '>', $writer{$at}, "$name: and so is the next one, $at");
+		cmp_ok($job{$at}, '>', $writer{$at}, "$name: the epoch of the job is greater still, $at");
 		$writer{$at} = sql($side{$at}, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
-		cmp_ok($writer{$at}, '>', $job{$at}, "$name: and the next one, $at");
+		cmp_ok($writer{$at}, '>', $job{$at}, "$name: the next epoch of the writer is greater still, $at");
 		is(batch($side{$at}, 'w', $writer{$at}, 1, "$name/$at"), "t\napplied", "$name: the writer writes, $at");
 	}
 	isnt($writer{left}, $writer{right}, "$name: the epochs of writers differ");
@@ -76,7 +77,7 @@ sub try_histories
 	{
 		my $there = $other{$at};
 
-		# The lower one of the two is fenced off, the higher one is not known.
+		# The lower epoch is fenced off, the higher one is unknown here.
 		foreach my $number (1, 2)
 		{
 			is(batch($side{$there}, 'w', $writer{$at}, $number, "$name/zombie"),
@@ -92,7 +93,7 @@ sub try_histories
 	return;
 }
 
-# A running server from a copy of the files of one that is stopped.
+# Start a server on a copy of the files of a stopped server.
 sub from_files
 {
 	my ($name, $node, $conf) = @_;
@@ -147,7 +148,7 @@ sub restored
 }
 
 # ----------------------------------------------------------------------
-# A server on timeline 3, and older dumps of it.
+# A server on timeline 3, and older dumps of it
 
 my $first = new_node('first', streaming => 1);
 create_sink($first, 'postgres');
@@ -159,12 +160,12 @@ my $side  = [ $third, 'postgres' ];
 is(sql($side, 'SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)'), '00000003',
 	'timeline 3');
 my $epoch = sql($side, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
-cmp_ok($epoch, '>', $oldest, 'its epochs go on');
-is(batch($side, 'w', $epoch, 1, 'third'), "t\napplied", 'and so do its batches');
+cmp_ok($epoch, '>', $oldest, 'epochs go on after the promotions');
+is(batch($side, 'w', $epoch, 1, 'third'), "t\napplied", 'batches go on, too');
 dump_of($side, 'new');
 
-# A new server, on timeline 1, from its dump; and a standby of that which lags
-# behind when it is promoted.
+# A new server, on timeline 1, is made from the dump of the first one; a standby
+# of the new server lags behind when it is promoted.
 my $moved = new_node('moved', streaming => 1);
 my $main  = restored($moved, 'restored', 'new');
 try_histories('restored', $side, $main, $epoch);
@@ -180,27 +181,27 @@ $behind->promote;
 is(batch([ $behind, 'restored' ], 'w', $lost, 1, 'lost'), '22023', 'its writer is refused before anybody has opened an epoch');
 let_second_pass($lost);
 try_histories('standby', $main, [ $behind, 'restored' ], $epoch);
-is(batch([ $behind, 'restored' ], 'w', $lost, 1, 'lost'), 'RS001', 'and fenced off after');
+is(batch([ $behind, 'restored' ], 'w', $lost, 1, 'lost'), 'RS001', 'its writer is fenced off after');
 $behind->stop;
 
-# An older dump, which knows nothing of the latest epochs
+# An older dump knows nothing of the latest epochs.
 try_histories('older dump', $main, restored($moved, 'older', 'old'), $oldest);
 
-# A database as a template
+# A database is the template of another one.
 $epoch = sql($main, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
 wait_until('the worker has left', sub {
 	$moved->psql('postgres', 'CREATE DATABASE twin TEMPLATE restored') == 0 });
 try_histories('template', $main, [ $moved, 'twin' ], $epoch);
 
-# A clock that is behind what has been given, as if the one of before had been
-# a century ahead
+# The clock is behind the given epochs, as if the clock of an earlier server had
+# been a century ahead.
 my $high = 4_500_000_000_000_000_000;
 sql($main, "INSERT INTO revenue_sink.epoch SELECT sink_id, job, writer, $high, now(), true FROM revenue_sink.epoch WHERE writer = 'w' LIMIT 1");
 dump_of($main, 'high');
 try_histories('clock', $main, restored($moved, 'high', 'high'), $high);
 
 # ----------------------------------------------------------------------
-# A cold copy of the files, and a point in time that is followed by two histories
+# A cold copy of the files, and a point in time that two histories follow
 
 $epoch = sql($main, q(CALL revenue_sink.open_writer('s', 'job', 'w')));
 $moved->stop;
@@ -233,6 +234,6 @@ $earlier->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 
 is(batch([ $earlier, 'postgres' ], 'w', $lost, 1, 'lost'), '22023', 'its writer is refused at the point');
 let_second_pass($lost);
 try_histories('point in time', $main, [ $earlier, 'postgres' ], $epoch);
-is(batch([ $earlier, 'postgres' ], 'w', $lost, 1, 'lost'), 'RS001', 'and fenced off after');
+is(batch([ $earlier, 'postgres' ], 'w', $lost, 1, 'lost'), 'RS001', 'its writer is fenced off after');
 
 done_testing();

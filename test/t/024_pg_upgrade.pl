@@ -1,6 +1,7 @@
-# pg_upgrade takes a sink along as it is: at home, with all that it remembers.
+# pg_upgrade takes a sink along as it is: the sink is at home, and forgets
+# nothing.
 #
-# From a version to itself, which is as much of an upgrade to the extension as any
+# The upgrade is from a version to itself, which for the extension is like any
 # other: the schema comes by a dump, the files are copied or linked.
 
 use strict;

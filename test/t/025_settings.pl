@@ -1,7 +1,7 @@
 # Settings that others make: for a database, for all roles, in postgresql.conf.
 #
-# None may stop the worker or change what it computes, nor what create_sink, the
-# doors and the administration do in a session. And sinks that are broken rest.
+# No setting may stop the worker or change its results, or those of create_sink,
+# the doors and the administration in a session. And broken sinks are left alone.
 
 use strict;
 use warnings;
@@ -29,11 +29,10 @@ log_line_prefix = '%b [%p]: '
 # ----------------------------------------------------------------------
 # Unfriendly values
 
-# Left out: at its minimum no SQL of anybody's runs.
-# And what isn't about SQL: where libraries are found, ours for one; libraries of
-# somebody else's; and patches of Debian.
-# And what is a transaction's, which the default_ ones are for; and what the other
-# log_.._stats exclude.
+# Left out are a setting that at its minimum lets no SQL run; settings that aren't
+# about SQL: where libraries are found, the extension's included; libraries of
+# others; patches of Debian; settings of a transaction, since the default_ ones
+# stand for them; and settings that exclude the other log_.._stats.
 my %left_out = map { $_ => 1 } qw(
   max_stack_depth
   dynamic_library_path local_preload_libraries extension_destdir output_plugin_libraries
@@ -41,8 +40,8 @@ my %left_out = map { $_ => 1 } qw(
   log_statement_stats
 );
 
-# Strings, and what has a more unfriendly value than that of the rule below, or a
-# friendlier one since this test reads the log and the answers of psql.
+# Strings, and settings whose value by the rule below isn't unfriendly enough, or
+# is too unfriendly for this test, which reads the log and the answers of psql.
 my %value = (
 	application_name => 'somebody',
 	backtrace_functions => 'errfinish',
@@ -76,7 +75,8 @@ my %value = (
 	TimeZone => 'America/St_Johns',
 );
 
-# What forbids statements to people, who are stopped by it; not the worker.
+# These settings forbid statements to people, whom they stop; the worker is not
+# stopped.
 my %forbids = (
 	default_transaction_read_only => 'off',
 	statement_timeout => 0,
@@ -90,8 +90,8 @@ my %forbids = (
 	role => 'none',
 );
 
-# A session of the test that drives a worker is calm; one whose own settings are
-# tested only isn't forbidden what it does.
+# A session of the test that drives a worker has calm settings; a session whose
+# own settings are tested only gets rid of those that forbid what it does.
 my %calm = (%forbids,
 	client_min_messages => 'warning',
 	ignore_system_indexes => 'off',
@@ -126,7 +126,7 @@ sub unfriendly
 	return $max < 1000 ? $max : $boot + 1;
 }
 
-# The settings of these contexts with unfriendly values, [name, value].
+# The settings of these contexts with unfriendly values, as [name, value].
 sub settings_of
 {
 	my $contexts = join ', ', map { "'$_'" } @_;
@@ -144,7 +144,7 @@ WHERE name !~ '^revenue_sink' AND context IN ($contexts) ORDER BY vartype, categ
 	return @found;
 }
 
-# As SQL wants it; a list of names isn't one string.
+# A value as SQL wants it; a list of names isn't one string.
 sub literal
 {
 	my ($name, $value) = @_;
@@ -172,10 +172,10 @@ $group{$_} = [ [ IntervalStyle => $_ ], [ DateStyle => 'German' ], [ bytea_outpu
 cmp_ok(scalar @all, '>', 150, scalar @all . ' settings in ' . scalar(keys %group) . ' groups');
 
 # ----------------------------------------------------------------------
-# What is there to be done
+# Work for the worker
 
-# A schema of functions and operators that lie, and a sink that is to be restored
-# but for its last table.
+# A schema has functions and operators that lie, and a sink is to be restored
+# except for its last table.
 $node->safe_psql('postgres', q(
 CREATE ROLE nobody;
 SET allow_in_place_tablespaces = on;
@@ -211,7 +211,8 @@ $node->safe_psql('base', q(
 SELECT revenue_sink.create_sink('here', 'here', 'here_in', on_bad_event => 'reject');
 SELECT revenue_sink.create_sink('t', 't', 't_in', mode => 'totals')));
 
-# Something of everything, in a database; its event 'held' waits for a transaction.
+# Make rows of every kind in a database; the event 'held' is deferred behind a
+# prepared transaction.
 sub work_of
 {
 	my ($db) = @_;
@@ -261,7 +262,7 @@ SELECT problem FROM revenue_sink.check('here'));
 my $right = join "\n", '2024-03-01 10:00:00+00|g|1650.0|1100', '2024-03-01 10:01:00+00|g|10|5', '2024-03-01 10:02:00+00|g|7|1',
   '2024-03-05 10:00:00+00|g|9|1', '2024-03-01 10:00:00+00|g|45|9', '2024-03-01 10:01:00+00|65', 5, 1;
 
-# psql with some settings, in a database.
+# Run psql with some settings in a database.
 sub say_of
 {
 	my ($db, $sql, %options) = @_;
@@ -290,7 +291,8 @@ sub all_are
 	return;
 }
 
-# The lines of workers and the launcher since some place in the log that shouldn't be.
+# Lines of workers and the launcher, since a position in the log, that shouldn't
+# be there.
 sub complaints
 {
 	my ($from) = @_;
@@ -299,7 +301,7 @@ sub complaints
 	return join "\n", $log =~ /^(revenue_sink (?:worker|launcher) \[\d+\]: (?:WARNING|ERROR|FATAL|PANIC)(?!.*(?:administrator command|despite IgnoreSystemIndexes)).*)/mg;
 }
 
-# Let the workers of these databases do everything, and see that it's right.
+# Let the workers of these databases do everything, and check the results.
 sub go_through
 {
 	my ($from, @dbs) = @_;
@@ -318,7 +320,7 @@ SELECT revenue_sink.apply('here', 'last', 'e', '2024-03-05 10:00+00', 9, 'g')), 
 }
 
 # ----------------------------------------------------------------------
-# By ALTER DATABASE
+# Settings by ALTER DATABASE
 
 my @refused;
 my $sql = '';
@@ -329,13 +331,14 @@ foreach my $db (sort keys %group)
 	$sql .= "ALTER DATABASE $db SET $_->[0] = " . literal(@$_) . ";\n" foreach @{ $group{$db} };
 }
 my (undef, undef, $stderr) = $node->psql('postgres', $sql, on_error_stop => 0);
-is(join("\n", grep { /ERROR/ } split /\n/, $stderr), '', 'all are set');
+is(join("\n", grep { /ERROR/ } split /\n/, $stderr), '', 'all settings are set');
 my $from = -s $node->logfile;
 $node->restart;
 go_through($from, sort keys %group);
 
 # ----------------------------------------------------------------------
-# In a session that has them by ALTER DATABASE: all doors and the administration
+# In a session that has the settings by ALTER DATABASE: all doors and the
+# administration
 
 my $session = q(
 SELECT revenue_sink.create_sink('mine', 'm', 'm_in', bucket => '5 minutes', dedup_window => '3 days -2 hours') \g /dev/null
@@ -356,8 +359,8 @@ SELECT revenue_sink.alter_sink('mine', dedup_window => '2 days -1 hour') \g /dev
 SELECT revenue_sink.drop_sink('mine') \g /dev/null
 );
 
-# A serializable transaction may have to be repeated, when the worker has moved what
-# the transaction moves too: so does everybody who uses them.
+# A serializable transaction may have to be repeated if the worker has changed
+# rows that it changes, too; everybody who uses such transactions does so.
 sub session_of
 {
 	my ($db) = @_;
@@ -383,10 +386,10 @@ foreach my $db (sort keys %group)
 			'no event is lost where triggers do not fire');
 		next;
 	}
-	is(session_of($db), "2\n1\napplied\n63.25|6\n6|1\nt", "$db: in a session");
+	is(session_of($db), "2\n1\napplied\n63.25|6\n6|1\nt", "$db: the results in a session");
 }
 
-# Nor do they decide what the tables are.
+# The settings don't decide which access method the tables have, either.
 my $others = q(SELECT string_agg(relname, ' ') FROM pg_class JOIN pg_am ON pg_am.oid = relam
 WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind IN ('r', 't', 'm') AND amname <> 'heap');
 my $heaps = q(SELECT count(*) > 12 FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'r');
@@ -397,7 +400,7 @@ is(say_of('default_table_access_method', "$new $heaps; $others", %forbids), "\n\
 is(say_of('iso_8601', "SET default_table_access_method = heap2; $new $heaps; $others", %forbids), "\n\nt\n", 'SET: tables are heaps');
 
 # ----------------------------------------------------------------------
-# What isn't a heap is not written.
+# A table that isn't a heap is not written.
 
 my $try = "SELECT revenue_sink.apply('a', 'o', 'e', '2024-03-01 10:00+00', 1)";
 foreach my $table (qw(seen_1 delta_1 total_1 spill_1 deferred_event dead_letter_event sink_state))
@@ -417,7 +420,7 @@ foreach my $table (qw(seen_1 delta_1 total_1 spill_1 deferred_event dead_letter_
 $node->safe_psql('postgres', join '', map { "DROP DATABASE $_ WITH (FORCE);" } sort keys %group);
 
 # ----------------------------------------------------------------------
-# All at once, for all roles and for the worker's own
+# All settings at once, for all roles and for the worker's own role
 
 $node->safe_psql('postgres', 'CREATE DATABASE everyone TEMPLATE base');
 $node->safe_psql('postgres', join '', map {
@@ -431,8 +434,8 @@ $node->safe_psql('postgres', 'ALTER ROLE ALL RESET ALL; ALTER ROLE CURRENT_USER 
 delete $ENV{PGOPTIONS};
 
 # ----------------------------------------------------------------------
-# And in postgresql.conf, which has more: no transaction of the launcher's waits
-# for somebody's either.
+# Settings in postgresql.conf, where more can be set: no transaction of the
+# launcher waits for another one either.
 
 my %not_in_file = (role => 1);
 my $conf = join '', map { "$_->[0] = '$_->[1]'\n" } grep { !$not_in_file{ $_->[0] } } @all,
@@ -455,7 +458,7 @@ close $out;
 $node->restart;
 
 # ----------------------------------------------------------------------
-# Broken sinks rest.
+# Broken sinks are left alone.
 
 $node->safe_psql('postgres', 'CREATE DATABASE broken TEMPLATE origin');
 foreach my $sql (
@@ -468,7 +471,7 @@ foreach my $sql (
 }
 is($node->safe_psql('broken', "SELECT count(*) FROM revenue_sink.sink WHERE sink = 'x'"), '0', 'nothing is left of them');
 
-# So many transactions of the worker's as twenty rounds have, and more.
+# Wait for more transactions of the worker than twenty rounds have.
 sub rounds_pass
 {
 	my $count = q(SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'broken');
@@ -484,11 +487,11 @@ foreach my $break ('DROP VIEW order_events', 'ALTER TABLE revenue_sink.total_1 R
 	$node->safe_psql('broken', $break);
 	rounds_pass();
 	is(complaints($from), '', "$break: no errors");
-	my $told = () = slurp_file($node->logfile, $from) =~ /sink "s" is left alone/g;
+	my $told = () = slurp_file($node->logfile, $from) =~ /the worker skips sink "s"/g;
 	is($told, $break =~ /^DROP/ ? 1 : 0, "$break: told once") ;
 }
 
-# A sink that finds no free slot says so now and then, not each round.
+# A sink that finds no free slot says so now and then, and not in each round.
 $node->append_conf('postgresql.conf', 'revenue_sink.max_sinks = 1');
 $node->safe_psql('postgres', 'CREATE DATABASE full_up TEMPLATE base');
 $node->safe_psql('postgres', "SELECT 'DROP DATABASE ' || datname || ' WITH (FORCE)' FROM pg_database WHERE datname IN ('broken', 'everyone', 'file', 'origin', 'base') \\gexec");

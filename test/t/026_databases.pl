@@ -1,5 +1,6 @@
 # Many databases and few places for workers; databases that nobody may connect to;
-# databases that come and go, or are dropped by force by owners who are nobody else.
+# databases that come and go, or are dropped by force by owners who have no other
+# rights.
 
 use strict;
 use warnings;
@@ -21,7 +22,8 @@ log_line_prefix = '%b [%p]: '
 ));
 my @many = map { "db$_" } (1 .. 40);
 
-# Poll for a condition, for so many seconds at most; how long it took, or undef.
+# Poll for a condition, for so many seconds at most; returns how long it took, or
+# undef.
 sub within
 {
 	my ($seconds, $condition) = @_;
@@ -54,7 +56,7 @@ my $apply = "SELECT revenue_sink.apply('s', 'o', 'e%s', '2024-03-01 10:00+00', 1
 my $merged = 'SELECT sum(unmerged_deltas) = 0 FROM revenue_sink.stat_sink';
 
 # ----------------------------------------------------------------------
-# Few databases keep their workers.
+# If there are few databases, each keeps its worker.
 
 query('postgres', 'CREATE DATABASE base');
 create_sink($node, 'base');
@@ -65,10 +67,10 @@ ok(within(10, sub { worker_pids($node, $_) == 1 }), "$_ has a worker") foreach q
 my @before = map { worker_pids($node, $_) } qw(few1 few2);
 my $rounds = q(SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = 'few1');
 my $some = query('postgres', $rounds);
-ok(within(20, sub { query('postgres', $rounds) > $some + 60 }), 'many rounds');
+ok(within(20, sub { query('postgres', $rounds) > $some + 60 }), 'the worker has done many rounds');
 is(join(' ', map { worker_pids($node, $_) } qw(few1 few2)), "@before", 'few databases keep their workers');
 
-# A launcher that starts again finds the workers of the one before.
+# A launcher that starts again finds the workers that the one before has started.
 my $is_launcher = q(FROM pg_stat_activity WHERE backend_type = 'revenue_sink launcher');
 my $launcher = query('postgres', "SELECT pid $is_launcher");
 query('postgres', "SELECT pg_terminate_backend($launcher)");
@@ -83,7 +85,7 @@ is(scalar worker_pids($node, 'few1'), 1, 'a worker that ends is followed by one'
 query('postgres', "DROP DATABASE few$_") foreach 1 .. 3;
 
 # ----------------------------------------------------------------------
-# Forty databases, and places for six or seven.
+# Forty databases have places for six or seven workers.
 
 my $log = -s $node->logfile;
 query('postgres', join('', map { "CREATE DATABASE $_ TEMPLATE base;" } @many));
@@ -94,14 +96,14 @@ my %todo = map { $_ => 1 } @many;
 my $took = within(30, sub {
 	query($_, $merged) eq 't' && delete $todo{$_} foreach keys %todo;
 	return !%todo });
-ok($took, 'all merge') or diag "not merged: @{[ sort keys %todo ]}";
+ok($took, 'all databases merge') or diag "not merged: @{[ sort keys %todo ]}";
 note "all merged after $took s" if $took;
 query('db30', "COMMIT PREPARED 'held'");
 $took = within(20, sub { query('db30', 'SELECT count(*) FROM revenue_sink.deferred') eq '0' });
 ok($took, 'a deferred event is settled in seconds');
 note "settled after $took s" if $took;
 
-# Again and again: nobody is starved.
+# This is repeated: no database is starved.
 foreach my $round (2 .. 4)
 {
 	query($_, sprintf($apply, $round)) foreach @many;
@@ -109,13 +111,13 @@ foreach my $round (2 .. 4)
 	$took = within(20, sub {
 		query($_, $merged) eq 't' && delete $todo{$_} foreach keys %todo;
 		return !%todo });
-	ok($took, "round $round: all merge") or diag "not merged: @{[ sort keys %todo ]}";
+	ok($took, "round $round: all databases merge") or diag "not merged: @{[ sort keys %todo ]}";
 	note "after $took s" if $took;
 }
 is(query($_, "SELECT sum(events) FROM fact_revenue_1m; SELECT problem FROM revenue_sink.check('s')"), $_ eq 'db30' ? 6 : 5,
 	"$_ is right") foreach qw(db1 db30 db40);
 
-# Turns go on while one database is busy all the time.
+# Databases take turns even while one database is busy all the time.
 query('db30', q(BEGIN; ) . sprintf($apply, 'again') . q(; PREPARE TRANSACTION 'held'));
 query('db30', sprintf($apply, 'again'));
 my $n = 100;
@@ -126,7 +128,7 @@ $took = within(20, sub {
 ok($took, 'a deferred event is settled in seconds beside busy databases');
 note "settled after $took s" if $took;
 
-# At rest, forty databases cost little: each turn is some transactions.
+# Forty databases at rest cost little: each turn is a few transactions.
 my $starts = 'SELECT sum(xact_commit) FROM pg_stat_database WHERE datname ~ \'^db\'';
 ok(within(20, sub { query('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'active' AND backend_type ~ 'revenue_sink'") eq 't' }), 'at rest');
 my $count = query('postgres', $starts);
@@ -136,26 +138,27 @@ within(3, sub { 0 });
 my $rate = (query('postgres', $starts) - $count) / (time - $span);
 note "transactions a second at rest: $rate";
 cmp_ok($rate, '<', 500, 'no spinning at rest');
-cmp_ok($ours, '<=', 1, 'the log says once that they take turns');
+cmp_ok($ours, '<=', 1, 'the log says once that databases take turns');
 is(complaints($log), '', 'nothing else is complained of');
 unlike(slurp_file($node->logfile, $log), qr/could not start/, "no 'could not start'");
 
 # ----------------------------------------------------------------------
-# A build that takes the worker: more events than fit.
+# A build of the index that needs the worker: there are more events than fit in
+# memory.
 
 query('db20', q(SELECT a.* FROM (SELECT array_agg('o' || i), array_agg('e'::text), array_agg('2024-03-01 11:00+00'::timestamptz), array_agg(1.0)
 	FROM generate_series(1, 120000) i) AS g (o, e, t, a), revenue_sink.apply('s', o, e, t, a) a));
 $node->restart;
 my $from = time;
 is(query('db20', "SET statement_timeout = '20s'; SELECT revenue_sink.apply('s', 'o7', 'e', '2024-03-01 11:00+00', 1.0)"), 'duplicate',
-	'a build that takes the worker');
+	'a build that needs the worker');
 note 'built after ', time - $from, ' s';
-cmp_ok(time - $from, '<', 15, 'is served early');
-like(query('db20', 'SELECT index_state FROM revenue_sink.stat_sink'), qr/spilled/, 'it was one');
+cmp_ok(time - $from, '<', 15, 'the build is served early');
+like(query('db20', 'SELECT index_state FROM revenue_sink.stat_sink'), qr/spilled/, 'the build had more events than fit');
 query('postgres', join('', map { "DROP DATABASE $_ WITH (FORCE);" } @many));
 
 # ----------------------------------------------------------------------
-# Databases that nobody may connect to
+# Databases that nobody may connect to have no worker.
 
 foreach my $case (
 	[ 'ALLOW_CONNECTIONS false', 'ALTER DATABASE shut ALLOW_CONNECTIONS false', 'ALTER DATABASE shut ALLOW_CONNECTIONS true' ],
@@ -183,13 +186,13 @@ foreach my $case (
 	query('postgres', $open);
 	ok(within(20, sub { worker_pids($node, 'shut') == 1 }), "$what: the worker comes back");
 	query('shut', sprintf($apply, 2));
-	ok(within(20, sub { query('shut', $merged) eq 't' }), "$what: and merges");
-	is(complaints($log), '', "$what: with no complaint");
+	ok(within(20, sub { query('shut', $merged) eq 't' }), "$what: the worker merges");
+	is(complaints($log), '', "$what: there is no complaint");
 	query('postgres', 'DROP DATABASE shut');
 }
 
 # ----------------------------------------------------------------------
-# Owners who are no superusers
+# Owners who are no superusers drop databases WITH (FORCE).
 
 query('postgres', 'CREATE ROLE maker LOGIN CREATEDB; CREATE ROLE heir LOGIN CREATEDB; CREATE ROLE stranger LOGIN');
 
@@ -213,14 +216,15 @@ foreach my $round (1 .. 4)
 	{
 		query('postgres', 'ALTER DATABASE his OWNER TO heir');
 		ok(within(10, sub { by('heir', "SELECT pg_terminate_backend($pid)") eq 't' }), 'the new owner may end the worker');
-		ok(within(10, sub { worker_pids($node, 'his') == 1 }), 'which comes back');
+		ok(within(10, sub { worker_pids($node, 'his') == 1 }), 'the worker comes back');
 	}
 	query('his', "SELECT revenue_sink.apply('s', 'o' || i, 'e', '2024-03-01 10:00+00', 1) FROM generate_series(1, 2000) i");
 	is(by($round == 2 ? 'heir' : 'maker', 'DROP DATABASE his WITH (FORCE)'), '', "FORCE $round: dropped");
 }
 is(complaints($log), '', 'FORCE: no complaint');
 
-# However long the worker rests, and whether it has done its first round.
+# They can do so however long the worker rests, and whether it has done its first
+# round or not.
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '1h'");
 $node->reload;
 is(by('maker', 'CREATE DATABASE his'), '', 'FORCE: his database, and a worker at rest');
@@ -235,7 +239,7 @@ $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '200ms'");
 $node->reload;
 
 # ----------------------------------------------------------------------
-# A database that comes and goes, with few places for sinks
+# A database comes and goes, with few slots for sinks.
 
 $node->append_conf('postgresql.conf', 'revenue_sink.max_sinks = 4');
 $node->restart;

@@ -1,4 +1,5 @@
-# What the worker does for readers: short merges of a lot, and statistics.
+# What the worker does for readers: it merges many deltas in short transactions,
+# and updates statistics.
 
 use strict;
 use warnings;
@@ -24,7 +25,7 @@ sub sql
 	return $node->safe_psql('postgres', $sql);
 }
 
-# So many events, each in a minute and group of its own.
+# The SQL of a call with so many events, each in its own minute and group.
 sub pay
 {
 	my ($label, $n) = @_;
@@ -41,40 +42,40 @@ sub rows_planned
 	return sql("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = '$table{$which}'::regclass");
 }
 
-# An open merge keeps the worker's away, and deltas pile up.
+# An open merge keeps the worker's merges away, and deltas pile up.
 my $merger = $node->background_psql('postgres');
 $merger->query_safe("BEGIN; SELECT revenue_sink.merge('s')");
 is(sql(pay('a', 100_000)), 100_000, 'events');
-is(sql('SELECT unmerged_deltas FROM revenue_sink.stat_sink'), 100_000, 'they are deltas');
+is(sql('SELECT unmerged_deltas FROM revenue_sink.stat_sink'), 100_000, 'the events are in deltas');
 wait_until('the deltas are analyzed', sub { rows_planned('delta') > 90_000 });
 pass('the planner knows of many deltas');
 $merger->query_safe('COMMIT');
 $merger->quit;
 
 wait_until('they are merged', sub { sql('SELECT unmerged_deltas FROM revenue_sink.stat_sink') == 0 });
-is(sql('SELECT sum(revenue), sum(events), count(*) FROM fact_revenue_1m'), '100000.0|100000|100000', 'all is there');
+is(sql('SELECT sum(revenue), sum(events), count(*) FROM fact_revenue_1m'), '100000.0|100000|100000', 'all events are counted');
 is(sql("SELECT count(DISTINCT xmin::text) >= 5, max(n) <= 20000 FROM (SELECT xmin, count(*) OVER (PARTITION BY xmin::text) AS n FROM $table{total}) AS t"),
 	't|t', 'merged in several transactions, none of many rows');
 wait_until('the deltas are analyzed again', sub { rows_planned('delta') < 1000 });
 pass('the planner knows that few are left');
 wait_until('the totals are analyzed', sub { rows_planned('total') > 90_000 });
-pass('and of the totals');
+pass('the planner knows of the totals');
 
-# While somebody vacuums or analyzes, nobody waits.
+# While somebody vacuums or analyzes, no session waits.
 my $other = $node->background_psql('postgres');
 $other->query_safe("BEGIN; LOCK TABLE $table{total} IN SHARE UPDATE EXCLUSIVE MODE; LOCK TABLE $table{delta} IN SHARE UPDATE EXCLUSIVE MODE");
 is(sql(pay('b', 30_000)), 30_000, 'more events');
 wait_until('they are merged', sub { sql('SELECT unmerged_deltas FROM revenue_sink.stat_sink') == 0 });
 $other->query_safe('COMMIT');
 $other->quit;
-is(sql('SELECT sum(revenue), sum(events), count(*) FROM fact_revenue_1m'), '130000.0|130000|100000', 'all is there');
+is(sql('SELECT sum(revenue), sum(events), count(*) FROM fact_revenue_1m'), '130000.0|130000|100000', 'all events are counted');
 
 # A prepared transaction adds its deltas when it commits; the worker, which finds
-# rows of a merge that cannot be removed yet, lets some rounds go by.
+# dead rows of a merge that can't be removed yet, lets some rounds go by.
 sql('BEGIN; ' . pay('held', 50_000) . "; PREPARE TRANSACTION 'held'");
 sql("COMMIT PREPARED 'held'");
 wait_until('they are merged', sub { sql('SELECT unmerged_deltas FROM revenue_sink.stat_sink') == 0 });
-is(sql('SELECT sum(revenue), sum(events), count(*) FROM fact_revenue_1m'), '180000.0|180000|100000', 'all is there');
+is(sql('SELECT sum(revenue), sum(events), count(*) FROM fact_revenue_1m'), '180000.0|180000|100000', 'all events are counted');
 is(sql("SELECT problem FROM revenue_sink.check('s')"), '', 'check() finds nothing');
 
 done_testing();

@@ -1,5 +1,6 @@
-# docs/reference.md and the catalog say the same of functions, views and settings:
-# what one of them has and the other hasn't, or has otherwise, is a failed test.
+# docs/reference.md and the catalog must say the same of functions, views and
+# settings: anything that only one of them has, or that they have in different
+# ways, is a failed test.
 #
 # The page is in the folder docs beside the folder test, or in DOCS.
 
@@ -12,12 +13,14 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# Everybody may execute them, and they are no part of the contract: views call them.
+# Everybody may execute these functions, because views call them, but they are no
+# part of the contract.
 my @INTERNAL = qw(counters events_of may_dispose may_see note_copy prepared_batches relation_of
   revenue_of sink_problem stands stands_support winner_of);
 
-# Nobody but the extension's owner may execute them: triggers, and what the install script calls.
-my @OWNERS = qw(ingest refuse_write start_worker);
+# Only the extension's owner may execute these: functions of triggers, and those
+# that the install script and merging call.
+my @OWNERS = qw(ingest refuse_write start_worker winner);
 
 my $file = ($ENV{DOCS} // "$FindBin::RealBin/../../docs") . '/reference.md';
 -r $file or die "$file is missing: copy docs to where test is, or set DOCS";
@@ -34,20 +37,22 @@ sub sql
 	return $node->safe_psql('postgres', $sql);
 }
 
-# Two lists with a line for each thing: what is missing where?
+# Compare two lists with a line for each thing: which things are missing in which
+# list?
 sub is_listed
 {
 	my ($documented, $present, $what) = @_;
 	my %documented = map { $_ => 1 } split /\n/, $documented;
 	my %present = map { $_ => 1 } split /\n/, $present;
 
-	is(join("\n", grep { !$documented{$_} } sort keys %present), '', "the page has all $what that there are");
-	is(join("\n", grep { !$present{$_} } sort keys %documented), '', "there are all $what that the page has");
+	is(join("\n", grep { !$documented{$_} } sort keys %present), '', "the page has all $what of the catalog");
+	is(join("\n", grep { !$present{$_} } sort keys %documented), '', "the catalog has all $what of the page");
 	cmp_ok(scalar keys %documented, '>', 0, "$what were compared");
 	return;
 }
 
-# Rows of the table that follows a heading: lists of cells, without head and rule.
+# The rows of the table that follows a heading: lists of cells, without the
+# table's head and the rule below it.
 sub rows_below
 {
 	my ($heading) = @_;
@@ -82,11 +87,12 @@ WHERE pronamespace = 'revenue_sink'::regnamespace AND has_function_privilege('pu
 	"@INTERNAL", 'the other functions that everybody may execute are the internal ones');
 is(sql(q(SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p
 WHERE pronamespace = 'revenue_sink'::regnamespace AND NOT has_function_privilege('public', p.oid, 'EXECUTE'))),
-	"@OWNERS", 'and the rest is for the owner of the extension');
+	"@OWNERS", 'the other functions are for the owner of the extension');
 is(sql('SELECT count(*) FROM pg_proc WHERE pronamespace = \'page\'::regnamespace'), scalar @signatures,
 	'no signature is there twice');
 
-# Views: those of the schema, and the two of a sink. A line per column, in order.
+# The views of the schema, and the two views of a sink: a line per column, in
+# order.
 my $views = q(SELECT c.oid FROM pg_class c WHERE c.relkind = 'v' AND (c.relnamespace = 'revenue_sink'::regnamespace
 	OR c.oid IN ('fact_revenue_1m'::regclass, 'order_events'::regclass)));
 my @headings = $page =~ /^#+ (View \S+)$/mg;
@@ -104,21 +110,22 @@ SELECT concat_ws(' ', a.attrelid::regclass, row_number() OVER (PARTITION BY a.at
 	format_type(a.atttypid, a.atttypmod))
 FROM pg_attribute a WHERE a.attrelid IN ($views) AND a.attnum > 0 AND NOT a.attisdropped)), 'columns of views');
 
-# Settings of the server
+# The server's settings
 my %takes_effect = (postmaster => 'restart', sighup => 'reload');
 my $settings = sql(q(SELECT concat_ws(' ', name, current_setting(name), coalesce(unit, 'none'), context)
 FROM pg_settings WHERE name LIKE 'revenue_sink.%'));
 $settings =~ s/ (\w+)$/' ' . ($takes_effect{$1} \/\/ $1)/mge;
 is_listed(join("\n", map { "@{$_}[0 .. 3]" } rows_below('Settings of the server')), $settings, 'settings of the server');
 
-# Settings of a sink: all arguments of create_sink but its name; those of alter_sink have a star.
+# A sink's settings: all arguments of create_sink except its name; those of
+# alter_sink have a star.
 my $arguments = q(SELECT unnest(proargnames) FROM pg_proc
 	WHERE pronamespace = 'revenue_sink'::regnamespace AND proname = '%s');
 is_listed(join("\n", map { $_->[0] } rows_below('Settings of a sink')),
 	sql(sprintf("SELECT a || CASE WHEN a IN ($arguments) THEN ' *' ELSE '' END FROM ($arguments) AS c (a) WHERE a <> 'sink'",
 			'alter_sink', 'create_sink')), 'settings of a sink');
 
-# What the text mentions by its full name
+# Objects that the text mentions by their full name
 my %mentioned = map { $_ => 1 } $page =~ /\brevenue_sink\.(\w+)/g;
 my $known = join(' ', sql(q(SELECT string_agg(name, ' ') FROM (
 	SELECT proname FROM pg_proc WHERE pronamespace = 'revenue_sink'::regnamespace UNION ALL

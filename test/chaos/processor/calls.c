@@ -36,11 +36,11 @@ restored_text(char *text, const Checkpoint *restored)
 	return config.two_phase && restored->restores ? number_text(text, restored->number) : NULL;
 }
 
-/* The caller's token, which grows with each incarnation, or NULL. */
+/* The job's own epoch, which grows with each incarnation, or NULL. */
 static const char *
-token_text(char *text, const Checkpoint *restored)
+epoch_text(char *text, const Checkpoint *restored)
 {
-	return config.own_token ? number_text(text, 1000 * restored->attempt) : NULL;
+	return config.own_epoch ? number_text(text, 1000 * restored->attempt) : NULL;
 }
 
 static int64_t
@@ -56,9 +56,9 @@ int64_t
 call_recover(const Checkpoint *restored)
 {
 	char		number[32];
-	char		token[32];
+	char		epoch[32];
 	const char *params[] = {config.sink, config.job, restored_text(number, restored),
-	token_text(token, restored)};
+	epoch_text(epoch, restored)};
 
 	return epoch_of(session_insist("CALL revenue_sink.recover($1, $2, $3, $4)", 4, params));
 }
@@ -67,14 +67,14 @@ int64_t
 call_open_writer(const char *writer, const Checkpoint *restored)
 {
 	char		number[32];
-	char		token[32];
+	char		epoch[32];
 	const char *params[] = {config.sink, config.job, writer, restored_text(number, restored),
-	token_text(token, restored)};
+	epoch_text(epoch, restored)};
 
 	return epoch_of(session_insist("CALL revenue_sink.open_writer($1, $2, $3, $4, $5)", 5, params));
 }
 
-/* With the gids of all batches there have been, those committed long ago, too. */
+/* With the gids of all batches so far, even those committed long ago. */
 void
 call_commit_checkpoint(const Checkpoint *checkpoint)
 {

@@ -117,7 +117,7 @@ send_all(const Message *message)
 		(void) message_send(channel[i], message);
 }
 
-/* A subtask has ended before its time: so does the job, to be restarted. */
+/* A subtask has ended before its time: the job ends, too, to be restarted. */
 static void
 fail_job(int index)
 {
@@ -169,7 +169,7 @@ issue_barrier(void)
 	send_all(&message);
 }
 
-/* A checkpoint is complete: make it ours, then the sink's. */
+/* A checkpoint is complete: write its file, then commit it in the sink. */
 static void
 finish_checkpoint(int upto)
 {

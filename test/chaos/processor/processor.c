@@ -58,7 +58,7 @@ static const struct
 	{"hold", NUMBER, offsetof(Config, hold)},
 	{"copy", FLAG, offsetof(Config, copy)},
 	{"open_writers", FLAG, offsetof(Config, open_writers)},
-	{"own_token", FLAG, offsetof(Config, own_token)},
+	{"own_epoch", FLAG, offsetof(Config, own_epoch)},
 	{"subtasks_finish", FLAG, offsetof(Config, subtasks_finish)},
 	{"gids", FLAG, offsetof(Config, gids)},
 	{"ask_outcome", FLAG, offsetof(Config, ask_outcome)},

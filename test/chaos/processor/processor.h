@@ -24,7 +24,7 @@
 
 /* How a process ends. */
 #define EXIT_DONE 0				/* all of the log is in */
-#define EXIT_BROKEN 1			/* told on stderr; a fault of somebody's */
+#define EXIT_BROKEN 1			/* an error, told on stderr */
 #define EXIT_RESTART 3			/* the job is to be restarted from its last checkpoint */
 #define EXIT_FENCED 4			/* a later incarnation has taken over */
 
@@ -45,10 +45,10 @@ typedef struct Config
 	int			step;			/* lines of a partition between two barriers */
 	int			chunk;			/* events a call */
 	int			inflight;		/* barriers on their way at a time */
-	int			hold;			/* checkpoints held prepared */
+	int			hold;			/* checkpoints that stay prepared */
 	bool		copy;			/* COPY, instead of arrays */
 	bool		open_writers;	/* open_writer by each subtask, instead of recover */
-	bool		own_token;		/* our own number as the epoch */
+	bool		own_epoch;		/* our own number as the epoch */
 	bool		subtasks_finish;	/* commit_prepared, instead of commit_checkpoint */
 	bool		gids;			/* commit_checkpoint with all gids */
 	bool		ask_outcome;	/* of a lost PREPARE, instead of begin_batch again */
@@ -81,7 +81,7 @@ typedef struct Name
 typedef struct Checkpoint
 {
 	int64_t		attempt;		/* the incarnation that wrote it */
-	int64_t		sequence;		/* its how-manieth, 0 is what it restored */
+	int64_t		sequence;		/* its number in that incarnation; 0 is the restored one */
 	Name		copy_of;		/* what the attempt has restored */
 	bool		restores;		/* false: the job starts from nothing */
 	int64_t		number;

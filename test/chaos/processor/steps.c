@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * steps.c
- *	  The named steps of the processor, and what befalls it there.
+ *	  The named steps of the processor, and the faults that it meets there.
  *
  * A fault is "who:step:nth:what": when that process comes to that step for
  * the nth time it

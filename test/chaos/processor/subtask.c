@@ -54,7 +54,7 @@ message_receive(int fd, Message *message)
 }
 
 /*
- * Open our writer; and those of former subtasks that nobody is any more, for
+ * Open our writer; and the writers of former subtasks that no longer exist, for
  * what they have left behind.
  */
 static void
@@ -147,7 +147,7 @@ send_offsets(const int64_t *target)
 	return true;
 }
 
-/* False of begin_batch, to be believed only if we have tried to end the batch. */
+/* False from begin_batch is believed only if we have tried to end the batch. */
 static bool
 skip_batch(int64_t number, bool ending)
 {
@@ -234,7 +234,7 @@ do_batch(int fd, const Message *barrier)
 	step("acknowledged");
 }
 
-/* Phase two, each subtask its own. */
+/* Phase two, in which each subtask finishes its own batch. */
 static void
 finish(int fd, int64_t number)
 {
