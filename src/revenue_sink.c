@@ -21,7 +21,7 @@
 #include "revenue/totals.h"
 #include "seen/expire.h"
 #include "seen/seen_build.h"
-#include "seen/seen_index.h"
+#include "seen/pool.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 #include "twophase/prepared.h"
@@ -44,7 +44,7 @@ shmem_request(void)
 {
 	if (next_shmem_request)
 		next_shmem_request();
-	RequestAddinShmemSpace(rsink_index_shmem_size());
+	RequestAddinShmemSpace(rsink_pool_shmem_size());
 	RequestAddinShmemSpace(rsink_shared_size());
 	RequestAddinShmemSpace(rsink_worker_shmem_size());
 }
@@ -55,7 +55,7 @@ shmem_startup(void)
 	if (next_shmem_startup)
 		next_shmem_startup();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	rsink_index_shmem_init();
+	rsink_pool_shmem_init();
 	rsink_shared_init();
 	rsink_worker_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
@@ -65,8 +65,8 @@ static void
 define_settings(void)
 {
 	DefineCustomIntVariable("revenue_sink.dedup_memory",
-							"Sets the amount of shared memory for the index of seen events.",
-							"All sinks share this memory. An event takes about 13 bytes; events without room in memory are looked up on disk.",
+							"Sets the amount of shared memory for seen events.",
+							"All sinks share this memory. An event takes some 2.5 bytes, and the newest ones 13; events without room in memory are looked up on disk.",
 							&rsink_dedup_memory, 256 * 1024, 1024, INT_MAX,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.max_sinks",

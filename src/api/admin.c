@@ -126,8 +126,7 @@ new_sink_id(void)
 		id = (int) rsink_spi_int64(0, 1, 0);
 		taken = rsink_spi(SPI_OK_SELECT,
 						  "SELECT FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND "
-						  "relname IN ('seen_%d', 'spill_%d', 'delta_%d', 'total_%d', 'home_%d', 'copy_%d')",
-						  id, id, id, id, id, id) > 0 ||
+						  "relname ~ '^[a-z]+_%d$'", id) > 0 ||
 			rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.sink_catalog WHERE id = %d", id) > 0;
 		for (int i = 0; i < RSINK_NSHARED_TABLES && !taken; i++)
 			taken = rsink_spi(SPI_OK_SELECT, "SELECT FROM revenue_sink.%s WHERE sink_id IN (%d, -%d) LIMIT 1",
@@ -398,7 +397,6 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	RsinkSpi	spi;
 	Oid			relids[4];
 	Oid			views[2];
-	Oid			tables[4];
 
 	PreventCommandIfReadOnly("drop_sink()");
 	relids[0] = sink->ingest;
@@ -409,10 +407,6 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	rsink_forbid_prepare("drop_sink()");
 	views[0] = sink->ingest;
 	views[1] = sink->fact;
-	tables[0] = sink->seen;
-	tables[1] = sink->spill;
-	tables[2] = sink->delta;
-	tables[3] = sink->total;
 	rsink_spi_begin_as(&spi, GetUserId());
 	for (int i = 0; i < 2; i++)
 	{
@@ -424,9 +418,9 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	rsink_spi_end(&spi);
 	rsink_spi_begin(&spi);
 	rsink_home_drop(sink->id);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < RSINK_NOWN_TABLES; i++)
 	{
-		char	   *table = get_rel_name(tables[i]);
+		char	   *table = get_rel_name(rsink_table_of(sink->id, rsink_own_tables[i]));
 
 		if (table != NULL)
 			rsink_spi(SPI_OK_UTILITY, "DROP TABLE revenue_sink.%s", table);

@@ -132,8 +132,11 @@ make_home(RsinkSink *sink)
 static void
 adopt(RsinkSink *sink, bool updating)
 {
-	char	   *missing = rsink_missing_relation(sink, false);
+	char	   *missing;
 
+	if (updating || sink->encoding < 0)
+		rsink_create_sealed(sink->id);	/* the sink comes from version 1.0 */
+	missing = rsink_missing_relation(sink, false);
 	if (missing == NULL && !find_or_mark(sink, RSINK_FACT, updating))
 		missing = "the fact view is gone, or is not the one that was made for the sink";
 	if (missing == NULL && !find_or_mark(sink, RSINK_INGEST, updating))

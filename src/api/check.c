@@ -15,6 +15,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -28,11 +29,15 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
+#include "seen/filter.h"
+#include "seen/sealed.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/seen_index.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
+#include "seen/slice.h"
+#include "seen/slice_load.h"
 #include "sink/choice.h"
 #include "sink/home.h"
 #include "sink/right.h"
@@ -110,6 +115,19 @@ check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 				ItemPointerGetOffsetNumber(&tuple->t_self), missing);
 }
 
+/* Add the identities of a row's events to the sort. */
+static void
+add_identities(Tuplesortstate *sort, const RsinkPage *page)
+{
+	for (int i = 0; i < page->n; i++)
+	{
+		RsinkFingerprint fp;
+
+		rsink_page_key(page, i, &fp);
+		tuplesort_putdatum(sort, UUIDPGetDatum((pg_uuid_t *) &fp), false);
+	}
+}
+
 /* Sort the events' identities, and count how often one occurs after its first time. */
 static int64
 count_twice(Tuplesortstate *sort)
@@ -135,16 +153,135 @@ count_twice(Tuplesortstate *sort)
 	return twice;
 }
 
+/* A slice under check, and its filter as the tables have it. */
+typedef struct CheckedSlice
+{
+	const RsinkSliceRow *slice;
+	char	   *lines;
+	int64		events;			/* of the rows so far */
+	uint32		nrows;
+	int64		unfiltered;		/* events that a filter misses */
+	uint64		last;			/* upper half of the last row's greatest fingerprint */
+} CheckedSlice;
+
+static void
+take_line(void *arg, uint32 line, const char *bytes)
+{
+	CheckedSlice *checked = arg;
+
+	if (line < checked->slice->nlines)
+		memcpy(checked->lines + (Size) line * RSINK_LINE_BYTES, bytes, RSINK_LINE_BYTES);
+}
+
 /*
- * Check each page row by itself, and that no event is in two of them. An identity
+ * Check a row of a slice: its place among the others, and that both filters, the one
+ * in the tables and the one in memory, know each of its events.
+ */
+static void
+check_sealed_row(Check *check, RsinkSeen *seen, CheckedSlice *checked, const RsinkSealedRow *row)
+{
+	RsinkKey	keys[RSINK_PAGE_MAX];
+	bool		found[RSINK_PAGE_MAX] = {false};
+	RsinkCandidate *candidates;
+	uint64		generation;
+	int			n = row->page.n;
+	int			ncandidates;
+	bool		disordered = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		RsinkFingerprint *fp = &keys[i].fp;
+		const char *line;
+
+		rsink_page_key(&row->page, i, fp);
+		disordered |= fp->hi < row->first || (checked->nrows > 0 && fp->hi <= checked->last) ||
+			(i > 0 && rsink_fingerprint_cmp(&keys[i - 1].fp, fp) > 0);
+		line = checked->lines + (Size) rsink_filter_line(fp, checked->slice->nlines) * RSINK_LINE_BYTES;
+		if (!rsink_filter_has((const uint64 *) line, fp))
+			checked->unfiltered++;
+	}
+	if (disordered)
+		problem(check, "slice %d has events that are out of order", row->slice);
+	if (n > 0)
+		checked->last = keys[n - 1].fp.hi;
+	checked->nrows++;
+	checked->events += n;
+	ncandidates = rsink_slices_ask(&seen->shared->slices, keys, n, &candidates, &generation);
+	for (int i = 0; i < ncandidates; i++)
+		if (candidates[i].slice == row->slice)
+			found[candidates[i].key] = true;
+	if (candidates != NULL)
+		pfree(candidates);
+	for (int i = 0; i < n; i++)
+		checked->unfiltered += !found[i];
+}
+
+/*
+ * Check a slice, and add its events' identities to the sort. A slice that has expired
+ * since our snapshot was taken is left alone.
+ */
+static void
+check_slice(Check *check, RsinkSeen *seen, const RsinkSliceRow *slice, Tuplesortstate *sort)
+{
+	Relation	rel = table_open(check->sink->sealed, AccessShareLock);
+	Relation	index = index_open(rsink_table_index(rel, Anum_sealed_slice), AccessShareLock);
+	Snapshot	latest;
+	CheckedSlice checked = {.slice = slice};
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	RsinkSliceRow *now;
+	int			nnow;
+	bool		there = false;
+
+	/* a line that the tables lack says "maybe", as all of its bits are set */
+	checked.lines = palloc_extended((Size) slice->nlines * RSINK_LINE_BYTES, MCXT_ALLOC_HUGE);
+	memset(checked.lines, 0xFF, (Size) slice->nlines * RSINK_LINE_BYTES);
+	rsink_filter_read(check->sink, GetActiveSnapshot(), slice->number, take_line, &checked);
+	ScanKeyInit(&key, Anum_sealed_slice, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(slice->number));
+	scan = systable_beginscan_ordered(rel, index, GetActiveSnapshot(), 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		RsinkSealedRow row;
+
+		CHECK_FOR_INTERRUPTS();
+		rsink_sealed_deform(RelationGetDescr(rel), tuple, &row);
+		add_identities(sort, &row.page);
+		check_sealed_row(check, seen, &checked, &row);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	pfree(checked.lines);
+
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	now = rsink_slices_read(check->sink, latest, &nnow);
+	UnregisterSnapshot(latest);
+	for (int i = 0; i < nnow; i++)
+		there |= now[i].number == slice->number;
+	pfree(now);
+	if (!there)
+		return;
+	if (checked.events != slice->events || checked.nrows != slice->nrows)
+		problem(check, "slice %d has " INT64_FORMAT " events in %u rows, but was sealed with " INT64_FORMAT " in %u",
+				slice->number, checked.events, checked.nrows, slice->events, slice->nrows);
+	if (checked.unfiltered > 0)
+		problem(check, "slice %d has " INT64_FORMAT " events that its filter does not find",
+				slice->number, checked.unfiltered);
+}
+
+/*
+ * Check each page row and each slice by itself, and that no event is in two of them. An identity
  * has the length of a UUID, so the identities are sorted as UUIDs.
  */
 static void
-check_pages(Check *check)
+check_seen(Check *check)
 {
 	RsinkSeen	seen;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	RsinkSliceRow *slices;
+	int			nslices;
 	int64		twice;
 	Tuplesortstate *sort = tuplesort_begin_datum(UUIDOID,
 												 lookup_type_cache(UUIDOID, TYPECACHE_LT_OPR)->lt_opr,
@@ -161,13 +298,7 @@ check_pages(Check *check)
 
 		CHECK_FOR_INTERRUPTS();
 		rsink_page_deform(RelationGetDescr(seen.pages.rel), tuple, &page);
-		for (int i = 0; i < page.n; i++)
-		{
-			RsinkFingerprint fp;
-
-			rsink_page_key(&page, i, &fp);
-			tuplesort_putdatum(sort, UUIDPGetDatum((pg_uuid_t *) &fp), false);
-		}
+		add_identities(sort, &page);
 		if (page.oldest > page.newest)
 			problem(check, "page row (%u,%u) has an oldest event_time that is later than its newest",
 					ItemPointerGetBlockNumber(&tuple->t_self),
@@ -175,6 +306,10 @@ check_pages(Check *check)
 		check_row(check, &seen, tuple, &page);
 	}
 	systable_endscan(scan);
+	slices = rsink_slices_read(check->sink, GetActiveSnapshot(), &nslices);
+	rsink_slices_load(check->sink);
+	for (int i = 0; i < nslices; i++)
+		check_slice(check, &seen, &slices[i], sort);
 	rsink_seen_end(&seen);
 	twice = count_twice(sort);
 	tuplesort_end(sort);
@@ -266,7 +401,7 @@ revenue_sink_check(PG_FUNCTION_ARGS)
 	{
 		check_sums(&check);
 		check_limit(&check);
-		check_pages(&check);
+		check_seen(&check);
 	}
 	else
 		check_totals(&check);

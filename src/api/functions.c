@@ -67,7 +67,7 @@ set_bytes(const struct varlena *value, const char **bytes, int32 *len)
 /*
  * apply(sink, order_id[], event_id[], event_time[], amount[], group_key[])
  *
- * The arrays are read in place and applied a slice at a time, so that the memory
+ * The arrays are read in place and applied a portion at a time, so that the memory
  * needed doesn't depend on their length.
  */
 Datum
@@ -94,12 +94,12 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 		rsink_column_open(&group_key, fcinfo, 5, "group_key", n);
 
 	apply = rsink_apply_begin(sink, false);
-	events = palloc(Max(1, Min(n, RSINK_SLICE_MAX)) * sizeof(RsinkEvent));
-	for (int from = 0; from < n; from += RSINK_SLICE_MAX)
+	events = palloc(Max(1, Min(n, RSINK_PORTION_MAX)) * sizeof(RsinkEvent));
+	for (int from = 0; from < n; from += RSINK_PORTION_MAX)
 	{
-		int			slice = Min(n - from, RSINK_SLICE_MAX);
+		int			portion = Min(n - from, RSINK_PORTION_MAX);
 
-		for (int i = 0; i < slice; i++)
+		for (int i = 0; i < portion; i++)
 		{
 			RsinkEvent *event = &events[i];
 
@@ -110,7 +110,7 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 			set_bytes(grouped ? rsink_column_varlena(&group_key) : NULL,
 					  &event->group_key, &event->group_len);
 		}
-		rsink_apply_events(apply, events, slice);
+		rsink_apply_events(apply, events, portion);
 	}
 	rsink_apply_end(apply, &counts);
 	return counts_record(fcinfo, &counts);
@@ -244,7 +244,7 @@ revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 	JsonPosition at = {0};
 	ErrorContextCallback callback;
 	JsonbContainer *root;
-	MemoryContext slice;
+	MemoryContext portion;
 	RsinkApply *apply;
 	RsinkEvent *events;
 	int			total;
@@ -268,11 +268,11 @@ revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 	error_context_stack = &callback;
 
 	apply = rsink_apply_begin(sink, false);
-	events = palloc(Max(1, Min(total, RSINK_SLICE_MAX)) * sizeof(RsinkEvent));
-	slice = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink json", ALLOCSET_DEFAULT_SIZES);
+	events = palloc(Max(1, Min(total, RSINK_PORTION_MAX)) * sizeof(RsinkEvent));
+	portion = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink json", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < total; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(slice);
+		MemoryContext old = MemoryContextSwitchTo(portion);
 		JsonbContainer *object = root;
 
 		at.position = i + 1;
@@ -288,10 +288,10 @@ revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 		}
 		json_event(object, &events[n++], &at);
 		MemoryContextSwitchTo(old);
-		if (n == RSINK_SLICE_MAX || i == total - 1)
+		if (n == RSINK_PORTION_MAX || i == total - 1)
 		{
 			rsink_apply_events(apply, events, n);
-			MemoryContextReset(slice);
+			MemoryContextReset(portion);
 			n = 0;
 		}
 	}

@@ -4,7 +4,7 @@
  *	  Events by INSERT and COPY into the ingest view.
  *
  * An INSTEAD OF INSERT row trigger collects rows and passes them to apply.c a
- * slice at a time; an AFTER INSERT statement trigger passes on the rest. A
+ * portion at a time; an AFTER INSERT statement trigger passes on the rest. A
  * collection belongs to one view and one subtransaction: a statement ends in the
  * subtransaction in which it began, so its rows are either flushed at the end of
  * the statement, or die with the subtransaction in which the statement failed. A
@@ -48,7 +48,7 @@
 PG_FUNCTION_INFO_V1(revenue_sink_ingest);
 
 /* Collected rows are applied when there are so many of them, or so many bytes. */
-#define COLLECT_ROWS	RSINK_SLICE_MAX
+#define COLLECT_ROWS	RSINK_PORTION_MAX
 #define COLLECT_BYTES	(16 * 1024 * 1024)
 
 /* The rows that are collected for one view in one subtransaction. */

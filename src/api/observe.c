@@ -159,8 +159,8 @@ revenue_sink_may_dispose(PG_FUNCTION_ARGS)
 /*
  * relation_of(sink, kind) -> regclass, for the extension's views
  *
- * "kind" is 'fact', 'ingest', 'seen', 'spill', 'delta' or 'total'. NULL if the
- * relation is gone.
+ * "kind" is 'fact', 'ingest' or one of rsink_own_tables. NULL if the relation is
+ * gone.
  */
 Datum
 revenue_sink_relation_of(PG_FUNCTION_ARGS)
@@ -200,13 +200,14 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	RsinkSpi	spi;
 
 	memset(nulls, shared == NULL, sizeof(nulls));
-	nulls[n] = nulls[n + 1] = !OidIsValid(sink->seen) || !OidIsValid(sink->delta);
+	nulls[n] = nulls[n + 1] = !OidIsValid(sink->seen) || !OidIsValid(sink->slice) || !OidIsValid(sink->delta);
 	if (nulls[n])
 		return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
+	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s) "
+			  "  + (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
 			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity')",
-			  get_rel_name(sink->seen), get_rel_name(sink->delta));
+			  get_rel_name(sink->seen), get_rel_name(sink->slice), get_rel_name(sink->delta));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 2, 0));
 	rsink_spi_end(&spi);
@@ -215,7 +216,8 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		LWLockAcquire(&shared->lock, LW_SHARED);
 		for (int i = 0; i < RSINK_NSTATS; i++)
 			values[i] = Int64GetDatum((int64) pg_atomic_read_u64(&shared->stat[i]));
-		values[n++] = Int64GetDatum((int64) rsink_index_bytes(&shared->index));
+		values[n++] = Int64GetDatum((int64) (rsink_index_bytes(&shared->index) +
+												  rsink_slices_bytes(&shared->slices)));
 		nulls[n] = pg_atomic_read_u64(&shared->last_merge) == 0;
 		values[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&shared->last_merge));
 		values[n++] = CStringGetTextDatum(sink->mode == RSINK_TOTALS ? "none" :

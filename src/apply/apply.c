@@ -46,7 +46,7 @@ struct RsinkApply
 	TimestampTz limit;			/* a later event time is bad */
 	TimestampTz earliest;		/* an earlier one, too: its bucket has no start */
 	MemoryContext context;		/* lives as long as the call */
-	MemoryContext slice;		/* is reset after each slice of events */
+	MemoryContext portion;		/* is reset after each portion of events */
 };
 
 /* What is wrong with an event. */
@@ -218,7 +218,7 @@ rsink_apply_begin(RsinkSink *sink, bool settling)
 
 	apply->sink = sink;
 	apply->context = context;
-	apply->slice = AllocSetContextCreate(context, "revenue_sink slice", ALLOCSET_DEFAULT_SIZES);
+	apply->portion = AllocSetContextCreate(context, "revenue_sink portion", ALLOCSET_DEFAULT_SIZES);
 	apply->position = 1;
 	apply->newest = DT_NOBEGIN;
 	if (settling || pg_add_s64_overflow(GetCurrentTimestamp(), sink->max_future, &apply->limit))
@@ -305,7 +305,7 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 }
 
 /*
- * Apply a slice of n <= RSINK_SLICE_MAX events, and set the status of each. Raises
+ * Apply a portion of n <= RSINK_PORTION_MAX events, and set the status of each. Raises
  * for a bad event under on_bad_event 'error'. Takes and releases the sink lock, in
  * one hold or several. The events and their strings belong to the caller, who may
  * free them afterwards.
@@ -313,7 +313,7 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 void
 rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 {
-	MemoryContext old = MemoryContextSwitchTo(apply->slice);
+	MemoryContext old = MemoryContextSwitchTo(apply->portion);
 	RsinkKey   *keys = palloc(n * sizeof(RsinkKey));
 	RsinkKey   *scratch = palloc(n * sizeof(RsinkKey));
 	RsinkEvent **dead_letters = palloc(n * sizeof(RsinkEvent *));
@@ -342,7 +342,7 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 		rsink_keep_dead_letters(apply->sink, dead_letters, reasons, ndead_letters);
 	apply->position += n;
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(apply->slice);
+	MemoryContextReset(apply->portion);
 }
 
 /*

@@ -53,15 +53,15 @@ typedef struct RsinkEvent
 	uint8		status;			/* an RsinkStatus, once applied */
 } RsinkEvent;
 
-/* An event's fingerprint, and its position in its slice. */
+/* An event's fingerprint, and its position in its portion of the call. */
 typedef struct RsinkKey
 {
 	RsinkFingerprint fp;
 	uint32		position;
 } RsinkKey;
 
-/* Events are applied in slices of at most so many. */
-#define RSINK_SLICE_MAX 16200
+/* Events are applied in portions of at most so many. */
+#define RSINK_PORTION_MAX 16200
 
 /* Longest order_id, event_id and group_key in bytes. */
 #define RSINK_ID_MAX 1024

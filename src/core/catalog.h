@@ -44,6 +44,27 @@
 #define Anum_seen_fingerprints		4
 #define Natts_seen					4
 
+/* a row of a sealed slice */
+#define Anum_sealed_first			1
+#define Anum_sealed_slice			2
+#define Anum_sealed_events			3
+#define Anum_sealed_fingerprints	4
+#define Natts_sealed				4
+
+/* a piece of a slice's filter */
+#define Anum_filter_slice			1
+#define Anum_filter_piece			2
+#define Anum_filter_lines			3
+#define Natts_filter				3
+
+/* a sealed slice */
+#define Anum_slice_slice			1
+#define Anum_slice_events			2
+#define Anum_slice_newest			3
+#define Anum_slice_rows				4
+#define Anum_slice_lines			5
+#define Natts_slice					5
+
 #define Anum_spill_hi				1
 #define Anum_spill_lo				2
 #define Anum_spill_payload			3

@@ -84,4 +84,13 @@ typedef RangeTblEntry RsinkPermission;
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
 #endif
 
+/* Vacuum a list of tables, at the top level. */
+#if PG_VERSION_NUM >= 160000
+#define rsink_vacuum_list(relations, params, context) \
+	vacuum((relations), (params), NULL, (context), true)
+#else
+#define rsink_vacuum_list(relations, params, context) \
+	vacuum((relations), (params), NULL, true)
+#endif
+
 #endif							/* RSINK_COMPAT_H */

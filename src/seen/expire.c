@@ -36,6 +36,7 @@
 #include "core/compat.h"
 #include "core/spi_util.h"
 #include "seen/expire.h"
+#include "seen/seal.h"
 #include "seen/seen.h"
 #include "seen/seen_index.h"
 #include "seen/seen_lookup.h"
@@ -205,7 +206,7 @@ rsink_init_expire(void)
 /*
  * The watermark, as of the current snapshot: each live writer has a newest event
  * time, and the least of these is the watermark. Without live writers it is the
- * newest event time of all page rows.
+ * newest event time of all page rows and slices.
  */
 static TimestampTz
 read_watermark(const RsinkSink *sink)
@@ -217,7 +218,8 @@ read_watermark(const RsinkSink *sink)
 			  sink->id, rsink_writer_idle);
 	if (rsink_spi_int64(0, 1, DT_NOBEGIN) != DT_NOBEGIN)
 		return rsink_spi_int64(0, 1, DT_NOBEGIN);
-	rsink_spi(SPI_OK_SELECT, "SELECT max(newest) FROM revenue_sink.%s", get_rel_name(sink->seen));
+	rsink_spi(SPI_OK_SELECT, "SELECT greatest((SELECT max(newest) FROM revenue_sink.%s), "
+			  "(SELECT max(newest) FROM revenue_sink.%s))", get_rel_name(sink->seen), get_rel_name(sink->slice));
 	return rsink_spi_int64(0, 1, DT_NOBEGIN);
 }
 
@@ -416,6 +418,9 @@ rsink_expire(RsinkSink *sink)
 		IS_VALID_TIMESTAMP(candidate))
 		horizon = raise_horizon(&seen, candidate);
 	removed = horizon == DT_NOBEGIN ? 0 : delete_rows(&seen, horizon, &events);
+
+	if (horizon != DT_NOBEGIN && removed < EXPIRE_ROWS)
+		removed += rsink_expire_slice(sink, horizon, &events);
 
 	/* page rows that are left for the next call need their rows in the spill table */
 	if (horizon != DT_NOBEGIN && sink->shared->spilled && removed < EXPIRE_ROWS)

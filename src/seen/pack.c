@@ -44,10 +44,10 @@
 #define PACK_FRACTION	4
 
 /*
- * The dedup window has this many slices. Rows are packed with others of their
- * slice, so that they expire together.
+ * The dedup window has this many parts. Rows are packed with others of their part, so
+ * that they expire together.
  */
-#define PACK_SLICES		32
+#define PACK_PARTS		32
 
 typedef struct SmallRow
 {
@@ -155,7 +155,7 @@ rsink_pack(RsinkSink *sink)
 	RsinkKey   *scratch;
 	int			nrows;
 	int64		removed = 0;
-	int64		slice = Max(sink->dedup_window / PACK_SLICES, 1);
+	int64		part = Max(sink->dedup_window / PACK_PARTS, 1);
 	uint32		small_rows = pg_atomic_read_u32(&sink->shared->small_rows);
 
 	if (sink->mode == RSINK_TOTALS || small_rows < PACK_MIN_ROWS ||
@@ -172,7 +172,7 @@ rsink_pack(RsinkSink *sink)
 		int			n = 0;
 
 		while (to < nrows && n + rows[to].n <= RSINK_PAGE_MAX &&
-			   rows[to].newest / slice == rows[from].newest / slice)
+			   rows[to].newest / part == rows[from].newest / part)
 			n += rows[to++].n;
 		if (n < RSINK_SMALL_ROW)
 			continue;

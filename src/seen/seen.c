@@ -55,6 +55,8 @@
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
+#include "seen/sealed.h"
+#include "seen/slice_load.h"
 #include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
@@ -105,6 +107,7 @@ rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
 	seen->context = CurrentMemoryContext;
 	rsink_table_open(&seen->pages, sink->seen);
 	rsink_table_open(&seen->spill, sink->spill);
+	rsink_sealed_begin(&seen->sealed, sink->sealed);
 }
 
 /*
@@ -116,8 +119,23 @@ rsink_seen_end(RsinkSeen *seen)
 {
 	rsink_table_close(&seen->pages);
 	rsink_table_close(&seen->spill);
+	rsink_sealed_end(&seen->sealed);
 	if (seen->deferred.rel != NULL)
 		rsink_table_close(&seen->deferred);
+}
+
+/*
+ * Take the sink lock for look-ups. False, and the lock is free: the sealed slices must
+ * be asked again.
+ */
+static bool
+enter_hold(RsinkSeen *seen, RsinkLookup *lookup)
+{
+	rsink_seen_lock(seen);
+	if (rsink_lookup_enter(lookup))
+		return true;
+	rsink_seen_unlock(seen);
+	return false;
 }
 
 /*
@@ -128,12 +146,20 @@ rsink_seen_end(RsinkSeen *seen)
 RsinkRowState
 rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
 {
+	RsinkKey	key = {.fp = *fp};
+	RsinkSealedAnswers answers = {0};
 	RsinkLookup lookup;
 	RsinkRowState state;
 
-	rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
-	rsink_seen_lock(seen);
-	rsink_lookup_enter(&lookup);
+	for (;;)
+	{
+		rsink_slices_load(seen->sink);
+		rsink_lookup_sealed(seen, &key, 1, &answers);
+		rsink_lookup_begin(&lookup, seen, &answers, 0);
+		if (enter_hold(seen, &lookup))
+			break;
+		rsink_lookup_end(&lookup);
+	}
 	state = rsink_lookup_state(&lookup, 0, fp, payload);
 	rsink_seen_unlock(seen);
 	rsink_lookup_end(&lookup);
@@ -211,8 +237,8 @@ is_long(instr_time since)
 
 /*
  * Check and claim in one hold of the sink lock. Returns how many of the n events
- * have been decided on: all, or those before something that others must not wait
- * for. That is either the lock on deferred_event, if that table is needed and
+ * have been decided on: all, or none if the sealed slices must be asked again, or
+ * those before something that others must not wait for. That is either the lock on deferred_event, if that table is needed and
  * isn't open yet, or the disk, once a look-up had to read from it. Core doesn't
  * count the time that a look-up waits for a block that somebody else reads, so a
  * hold that takes long ends, too.
@@ -229,8 +255,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 	int			ndeferred = 0;
 	instr_time	since;
 
-	rsink_seen_lock(seen);
-	rsink_lookup_enter(lookup);
+	if (!enter_hold(seen, lookup))
+		return 0;
 	INSTR_TIME_SET_CURRENT(since);
 	for (int i = 0; i < n; i++)
 	{
@@ -317,14 +343,21 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 {
 	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
 	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
+	RsinkSealedAnswers answers = {0};
 
-	for (int from = 0; from < n;)
+	for (int from = 0, asked_from = 0; from < n;)
 	{
 		int			hold = Min(n - from, HOLD_EVENTS);
 		RsinkLookup lookup;
 
 		CHECK_FOR_INTERRUPTS();
-		rsink_lookup_begin(&lookup, seen->shared, &seen->pages, &seen->spill);
+		if (!seen->shared->slices.loaded || answers.generation != seen->shared->slices.generation)
+		{
+			rsink_slices_load(seen->sink);
+			rsink_lookup_sealed(seen, keys + from, n - from, &answers);
+			asked_from = from;
+		}
+		rsink_lookup_begin(&lookup, seen, &answers, from - asked_from);
 		if (looks_ahead)
 		{
 			hold = rsink_lookup_ahead(&lookup, keys + from, hold);
@@ -341,6 +374,8 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 			MemoryContextSwitchTo(old);
 		}
 	}
+	if (answers.answer != NULL)
+		pfree(answers.answer);
 	pfree(fresh);
 	pfree(deferred);
 }

@@ -12,6 +12,7 @@
 #include "apply/fingerprint.h"
 #include "core/catalog.h"
 #include "seen/seen_page.h"
+#include "seen/sealed.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -28,6 +29,7 @@ typedef struct RsinkSeen
 	RsinkShared *shared;
 	RsinkTable	pages;
 	RsinkTable	spill;
+	RsinkSealedReader sealed;	/* rows of sealed slices */
 	RsinkTable	deferred;		/* deferred_event; rel is NULL until it is needed */
 	MemoryContext context;		/* in which the tables are opened */
 	bool		settling;		/* do the events come from deferred_event? */

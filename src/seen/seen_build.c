@@ -20,6 +20,7 @@
 #include "apply/fingerprint.h"
 #include "core/compat.h"
 #include "core/xid.h"
+#include "seen/pool.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/seen_index.h"
@@ -141,7 +142,7 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy, b
 				rsink_index_prefetch(&shared->index, &fp);
 			}
 			rsink_page_key(&row, i, &fp);
-			if ((unfinished || rsink_index_pool_free() > BUILD_RESERVE) &&
+			if ((unfinished || rsink_pool_free() > BUILD_RESERVE) &&
 				rsink_index_insert(&shared->index, &fp, &tuple.t_self))
 				continue;
 			if (unfinished)

@@ -30,48 +30,25 @@
 #include "postgres.h"
 
 #include "port/pg_bitutils.h"
-#include "storage/shmem.h"
 #include "storage/spin.h"
 
 #include "apply/fingerprint.h"
-#include "core/compat.h"
+#include "seen/pool.h"
 #include "seen/seen_index.h"
 
 #define BUCKET_ENTRIES	8
-#define MIN_CHUNK_BYTES (64 * 1024)
-#define MAX_DEPTH		14
 #define TAG_BITS		24
 #define BLOCK_BITS		31
 #define OFFSET_BITS		9
-#define NO_CHUNK		PG_UINT32_MAX
 
 StaticAssertDecl(TAG_BITS + BLOCK_BITS + OFFSET_BITS == 64, "an entry is 64 bits");
-StaticAssertDecl((sizeof(uint32) << MAX_DEPTH) <= MIN_CHUNK_BYTES,
+StaticAssertDecl((sizeof(uint32) << RSINK_MAX_DEPTH) <= RSINK_MIN_CHUNK_BYTES,
 				 "a directory fits one chunk");
 
 typedef struct Bucket
 {
 	uint64		entry[BUCKET_ENTRIES];	/* 0: free */
 } Bucket;
-
-typedef struct ChunkInfo
-{
-	uint32		count;			/* entries in the chunk */
-	uint32		depth;			/* upper bits of the tag that all of them share */
-	uint32		next;			/* next free chunk */
-} ChunkInfo;
-
-typedef struct Pool
-{
-	slock_t		mutex;			/* protects first_free and nfree */
-	uint32		first_free;
-	uint32		nfree;
-	uint32		nchunks;
-	uint32		bucket_mask;
-	Size		chunk_bytes;
-	char	   *chunks;
-	ChunkInfo	info[FLEXIBLE_ARRAY_MEMBER];
-} Pool;
 
 /* Where the entries of a fingerprint belong. */
 typedef struct Place
@@ -81,107 +58,38 @@ typedef struct Place
 	uint32		bucket[2];
 } Place;
 
-int			rsink_dedup_memory = 256 * 1024;	/* kB */
-
-static Pool *pool;
-
-static Size
-chunk_bytes(void)
+/* The number of buckets of a chunk, a power of two, less one. */
+static inline uint32
+bucket_mask(void)
 {
-	Size		bytes = MIN_CHUNK_BYTES;
-
-	/* a full directory should be able to hold the whole pool */
-	while (bytes << (MAX_DEPTH - 1) < (Size) rsink_dedup_memory * 1024)
-		bytes <<= 1;
-	return bytes;
+	return (uint32) (rsink_pool->chunk_bytes / sizeof(Bucket)) - 1;
 }
 
-static uint32
-chunk_count(void)
-{
-	return (uint32) ((Size) rsink_dedup_memory * 1024 / chunk_bytes());
-}
-
-static Size
-pool_header_size(void)
-{
-	return CACHELINEALIGN(offsetof(Pool, info) + chunk_count() * sizeof(ChunkInfo));
-}
-
-/* Shared memory that the pool needs, in bytes. */
-Size
-rsink_index_shmem_size(void)
-{
-	return add_size(add_size(pool_header_size(), PG_CACHE_LINE_SIZE),
-					mul_size(chunk_count(), chunk_bytes()));
-}
-
-/*
- * Attach to the pool, and create it if this is the first time. Caller holds
- * AddinShmemInitLock.
- */
-void
-rsink_index_shmem_init(void)
-{
-	bool		found;
-
-	pool = ShmemInitStruct("revenue_sink index", rsink_index_shmem_size(), &found);
-	if (found)
-		return;
-	SpinLockInit(&pool->mutex);
-	pool->nchunks = pool->nfree = chunk_count();
-	pool->chunk_bytes = chunk_bytes();
-	pool->bucket_mask = (uint32) (pool->chunk_bytes / sizeof(Bucket)) - 1;
-	pool->chunks = (char *) CACHELINEALIGN((char *) pool + pool_header_size());
-	pool->first_free = 0;
-	for (uint32 i = 0; i < pool->nchunks; i++)
-		pool->info[i].next = i + 1 < pool->nchunks ? i + 1 : NO_CHUNK;
-}
-
-static inline void *
-chunk_address(uint32 chunk)
-{
-	return pool->chunks + (Size) chunk * pool->chunk_bytes;
-}
-
-/* Take a chunk from the pool, zeroed. NO_CHUNK: the pool is empty. */
+/* Take a chunk from the pool, zeroed. RSINK_NO_CHUNK: the pool is empty. */
 static uint32
 chunk_alloc(RsinkIndex *index, uint32 depth)
 {
-	uint32		chunk;
+	uint32		chunk = rsink_chunk_alloc();
 
-	SpinLockAcquire(&pool->mutex);
-	chunk = pool->first_free;
-	if (chunk != NO_CHUNK)
+	if (chunk != RSINK_NO_CHUNK)
 	{
-		pool->first_free = pool->info[chunk].next;
-		pool->nfree--;
+		rsink_pool->info[chunk].depth = depth;
+		index->nchunks++;
 	}
-	SpinLockRelease(&pool->mutex);
-	if (chunk == NO_CHUNK)
-		return NO_CHUNK;
-	memset(chunk_address(chunk), 0, pool->chunk_bytes);
-	pool->info[chunk].count = 0;
-	pool->info[chunk].depth = depth;
-	index->nchunks++;
 	return chunk;
 }
 
 static void
 chunk_free(RsinkIndex *index, uint32 chunk)
 {
-	SpinLockAcquire(&pool->mutex);
-	pool->info[chunk].next = pool->first_free;
-	pool->first_free = chunk;
-	pool->nfree++;
-	SpinLockRelease(&pool->mutex);
+	rsink_chunk_free(chunk);
 	index->nchunks--;
 }
 
 static inline uint32 *
 directory(const RsinkIndex *index)
 {
-	return (uint32 *) chunk_address(index->dir - 1);
+	return (uint32 *) rsink_chunk(index->dir - 1);
 }
 
 static inline uint32
@@ -200,7 +108,7 @@ tag_of(const RsinkFingerprint *fp)
 static inline uint32
 other_bucket(uint32 bucket, uint32 tag)
 {
-	return bucket ^ (((tag * 0x9E3779B1U) >> 8 | 1) & pool->bucket_mask);
+	return bucket ^ (((tag * 0x9E3779B1U) >> 8 | 1) & bucket_mask());
 }
 
 static inline void
@@ -208,7 +116,7 @@ place_of(const RsinkIndex *index, const RsinkFingerprint *fp, Place *place)
 {
 	place->tag = tag_of(fp);
 	place->chunk = directory(index)[place->tag >> (TAG_BITS - index->depth)];
-	place->bucket[0] = (uint32) fp->lo & pool->bucket_mask;
+	place->bucket[0] = (uint32) fp->lo & bucket_mask();
 	place->bucket[1] = other_bucket(place->bucket[0], place->tag);
 }
 
@@ -268,8 +176,8 @@ typedef enum PutResult
 static PutResult
 chunk_put(uint32 chunk, uint32 bucket, uint64 entry)
 {
-	Bucket	   *first = (Bucket *) chunk_address(chunk) + bucket;
-	Bucket	   *second = (Bucket *) chunk_address(chunk) + other_bucket(bucket, entry_tag(entry));
+	Bucket	   *first = (Bucket *) rsink_chunk(chunk) + bucket;
+	Bucket	   *second = (Bucket *) rsink_chunk(chunk) + other_bucket(bucket, entry_tag(entry));
 	int			nfree[2];
 	int			place[2];
 
@@ -287,7 +195,7 @@ chunk_put(uint32 chunk, uint32 bucket, uint64 entry)
 		for (i = 0; i < BUCKET_ENTRIES; i++)
 		{
 			uint64		old = first->entry[i];
-			Bucket	   *other = (Bucket *) chunk_address(chunk) + other_bucket(bucket, entry_tag(old));
+			Bucket	   *other = (Bucket *) rsink_chunk(chunk) + other_bucket(bucket, entry_tag(old));
 
 			(void) bucket_look(other, old, &nfree[0], &place[0]);
 			if (nfree[0] > 0)
@@ -300,7 +208,7 @@ chunk_put(uint32 chunk, uint32 bucket, uint64 entry)
 			return PUT_NO_ROOM;
 		first->entry[i] = entry;
 	}
-	pool->info[chunk].count++;
+	rsink_pool->info[chunk].count++;
 	return PUT_DONE;
 }
 
@@ -311,7 +219,7 @@ chunk_put(uint32 chunk, uint32 bucket, uint64 entry)
 static bool
 chunk_split(RsinkIndex *index, uint32 chunk, uint32 tag)
 {
-	uint32		depth = pool->info[chunk].depth;
+	uint32		depth = rsink_pool->info[chunk].depth;
 	uint32	   *dir = directory(index);
 	uint32		bit = TAG_BITS - 1 - depth;
 	uint32		sibling;
@@ -320,7 +228,7 @@ chunk_split(RsinkIndex *index, uint32 chunk, uint32 tag)
 	Bucket	   *from;
 	Bucket	   *to;
 
-	if (depth == MAX_DEPTH || (sibling = chunk_alloc(index, depth + 1)) == NO_CHUNK)
+	if (depth == RSINK_MAX_DEPTH || (sibling = chunk_alloc(index, depth + 1)) == RSINK_NO_CHUNK)
 		return false;
 	if (depth == index->depth)
 	{
@@ -329,9 +237,9 @@ chunk_split(RsinkIndex *index, uint32 chunk, uint32 tag)
 		index->depth++;
 	}
 
-	from = chunk_address(chunk);
-	to = chunk_address(sibling);
-	for (uint32 b = 0; b <= pool->bucket_mask; b++)
+	from = rsink_chunk(chunk);
+	to = rsink_chunk(sibling);
+	for (uint32 b = 0; b <= bucket_mask(); b++)
 	{
 		for (int i = 0; i < BUCKET_ENTRIES; i++)
 		{
@@ -339,12 +247,12 @@ chunk_split(RsinkIndex *index, uint32 chunk, uint32 tag)
 			{
 				to[b].entry[i] = from[b].entry[i];
 				from[b].entry[i] = 0;
-				pool->info[sibling].count++;
+				rsink_pool->info[sibling].count++;
 			}
 		}
 	}
-	pool->info[chunk].count -= pool->info[sibling].count;
-	pool->info[chunk].depth = depth + 1;
+	rsink_pool->info[chunk].count -= rsink_pool->info[sibling].count;
+	rsink_pool->info[chunk].depth = depth + 1;
 
 	/* the upper half of the chunk's part of the directory leads to the sibling */
 	span = 1U << (index->depth - depth - 1);
@@ -361,7 +269,7 @@ chunk_merge(RsinkIndex *index, uint32 tag)
 	uint32	   *dir = directory(index);
 	uint32		position = tag >> (TAG_BITS - index->depth);
 	uint32		chunk = dir[position];
-	uint32		depth = pool->info[chunk].depth;
+	uint32		depth = rsink_pool->info[chunk].depth;
 	uint32		span;
 	uint32		first;
 	uint32		sibling;
@@ -372,13 +280,13 @@ chunk_merge(RsinkIndex *index, uint32 tag)
 	span = 1U << (index->depth - depth);
 	first = position / span * span;
 	sibling = dir[first ^ span];
-	if (pool->info[sibling].depth != depth ||
-		pool->info[chunk].count + pool->info[sibling].count >
-		(pool->bucket_mask + 1) * BUCKET_ENTRIES / 3)
+	if (rsink_pool->info[sibling].depth != depth ||
+		rsink_pool->info[chunk].count + rsink_pool->info[sibling].count >
+		(bucket_mask() + 1) * BUCKET_ENTRIES / 3)
 		return;
 
-	from = chunk_address(sibling);
-	for (uint32 b = 0; b <= pool->bucket_mask; b++)
+	from = rsink_chunk(sibling);
+	for (uint32 b = 0; b <= bucket_mask(); b++)
 	{
 		for (int i = 0; i < BUCKET_ENTRIES; i++)
 		{
@@ -392,7 +300,7 @@ chunk_merge(RsinkIndex *index, uint32 tag)
 				return;
 		}
 	}
-	pool->info[chunk].depth = depth - 1;
+	rsink_pool->info[chunk].depth = depth - 1;
 	for (uint32 i = 0; i < span; i++)
 		dir[(first ^ span) + i] = chunk;
 	chunk_free(index, sibling);
@@ -409,9 +317,9 @@ rsink_index_create(RsinkIndex *index)
 	uint32		chunk;
 
 	memset(index, 0, sizeof(RsinkIndex));
-	if ((dir = chunk_alloc(index, 0)) == NO_CHUNK)
+	if ((dir = chunk_alloc(index, 0)) == RSINK_NO_CHUNK)
 		return;
-	if ((chunk = chunk_alloc(index, 0)) == NO_CHUNK)
+	if ((chunk = chunk_alloc(index, 0)) == RSINK_NO_CHUNK)
 	{
 		chunk_free(index, dir);
 		return;
@@ -434,7 +342,7 @@ rsink_index_destroy(RsinkIndex *index)
 		{
 			uint32		chunk = dir[i];
 
-			i += 1U << (index->depth - pool->info[chunk].depth);
+			i += 1U << (index->depth - rsink_pool->info[chunk].depth);
 			chunk_free(index, chunk);
 		}
 		chunk_free(index, index->dir - 1);
@@ -490,7 +398,7 @@ rsink_index_remove(RsinkIndex *index, const RsinkFingerprint *fp,
 		return;
 	entry = entry_make(tag_of(fp), tid);
 	place_of(index, fp, &place);
-	buckets = chunk_address(place.chunk);
+	buckets = rsink_chunk(place.chunk);
 	for (int b = 0; b < 2; b++)
 	{
 		for (int i = 0; i < BUCKET_ENTRIES; i++)
@@ -500,7 +408,7 @@ rsink_index_remove(RsinkIndex *index, const RsinkFingerprint *fp,
 				buckets[place.bucket[b]].entry[i] = 0;
 				index->nentries--;
 				/* not at each removal: a try reads the sibling's cache line, too */
-				if (--pool->info[place.chunk].count % 256 == 0)
+				if (--rsink_pool->info[place.chunk].count % 256 == 0)
 					chunk_merge(index, place.tag);
 				return;
 			}
@@ -524,7 +432,7 @@ rsink_index_lookup(const RsinkIndex *index, const RsinkFingerprint *fp,
 	if (index->dir == 0)
 		return 0;
 	place_of(index, fp, &place);
-	buckets = chunk_address(place.chunk);
+	buckets = rsink_chunk(place.chunk);
 	for (int b = 0; b < 2; b++)
 	{
 		const Bucket *bucket = &buckets[place.bucket[b]];
@@ -568,7 +476,7 @@ rsink_index_prefetch(const RsinkIndex *index, const RsinkFingerprint *fp)
 	if (index->dir == 0)
 		return;
 	place_of(index, fp, &place);
-	buckets = chunk_address(place.chunk);
+	buckets = rsink_chunk(place.chunk);
 	__builtin_prefetch(&buckets[place.bucket[0]]);
 	__builtin_prefetch(&buckets[place.bucket[1]]);
 #endif
@@ -578,15 +486,5 @@ rsink_index_prefetch(const RsinkIndex *index, const RsinkFingerprint *fp)
 Size
 rsink_index_bytes(const RsinkIndex *index)
 {
-	return index->nchunks * pool->chunk_bytes;
-}
-
-/*
- * The free part of the pool, from 0 to 1; read without a lock, so it may be
- * slightly outdated.
- */
-double
-rsink_index_pool_free(void)
-{
-	return (double) pool->nfree / pool->nchunks;
+	return index->nchunks * rsink_pool->chunk_bytes;
 }

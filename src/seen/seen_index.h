@@ -27,11 +27,6 @@ typedef struct RsinkIndex
 	uint64		nentries;
 } RsinkIndex;
 
-extern int	rsink_dedup_memory;
-
-extern Size rsink_index_shmem_size(void);
-extern void rsink_index_shmem_init(void);
-
 extern void rsink_index_create(RsinkIndex *index);
 extern void rsink_index_destroy(RsinkIndex *index);
 extern bool rsink_index_insert(RsinkIndex *index, const RsinkFingerprint *fp,
@@ -44,6 +39,5 @@ extern bool rsink_index_has(const RsinkIndex *index, const RsinkFingerprint *fp,
 							const ItemPointerData *tid);
 extern void rsink_index_prefetch(const RsinkIndex *index, const RsinkFingerprint *fp);
 extern Size rsink_index_bytes(const RsinkIndex *index);
-extern double rsink_index_pool_free(void);
 
 #endif							/* RSINK_SEEN_INDEX_H */

@@ -34,6 +34,8 @@
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
+#include "seen/sealed.h"
+#include "seen/slice.h"
 #include "sink/slot.h"
 
 /* Cache lines and blocks are asked for this many keys and blocks ahead. */
@@ -47,15 +49,20 @@
  */
 bool		rsink_seen_deleting = false;
 
-/* Start looking up events in a sink, whose tables the caller has open. */
+/*
+ * Start looking up events in a sink, whose seen events the caller has open. What the
+ * sealed slices said of the keys begins with the answer number "from".
+ */
 void
-rsink_lookup_begin(RsinkLookup *lookup, RsinkShared *shared,
-				   const RsinkTable *pages, const RsinkTable *spill)
+rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkSealedAnswers *answers, int from)
 {
 	memset(lookup, 0, sizeof(RsinkLookup));
-	lookup->shared = shared;
-	rsink_page_reader_begin(&lookup->pages, pages->rel);
-	rsink_spill_reader_begin(&lookup->spill, spill);
+	lookup->shared = seen->shared;
+	lookup->sealed = &seen->sealed;
+	lookup->answers = answers->answer == NULL ? NULL : answers->answer + from;
+	lookup->slices = answers->generation;
+	rsink_page_reader_begin(&lookup->pages, seen->pages.rel);
+	rsink_spill_reader_begin(&lookup->spill, &seen->spill);
 }
 
 /* Unpin all blocks, and forget what was found ahead. */
@@ -64,6 +71,7 @@ rsink_lookup_end(RsinkLookup *lookup)
 {
 	rsink_page_reader_end(&lookup->pages);
 	rsink_spill_reader_end(&lookup->spill);
+	rsink_sealed_rest(lookup->sealed);
 	while (lookup->npinned > 0)
 		ReleaseBuffer(lookup->pinned[--lookup->npinned]);
 	if (lookup->ahead != NULL)
@@ -128,6 +136,45 @@ is_counted_by(RsinkLookup *lookup, const ItemPointerData *tids, int n, const Rsi
 		if (rsink_page_state(&lookup->pages, &tids[i], fp, false, &payload) == RSINK_ROW_COUNTED)
 			return true;
 	return false;
+}
+
+/*
+ * Ask the sealed slices for n sorted keys, before the sink lock is taken; what they
+ * said before is forgotten. Takes the slices lock in share mode, and AccessShareLock
+ * on the table of sealed rows if there is something to read. Heeds cancels.
+ */
+void
+rsink_lookup_sealed(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSealedAnswers *answers)
+{
+	RsinkCandidate *candidates;
+	int			ncandidates = rsink_slices_ask(&seen->shared->slices, keys, n, &candidates,
+											   &answers->generation);
+
+	if (answers->answer != NULL)
+		pfree(answers->answer);
+	answers->answer = ncandidates == 0 ? NULL : palloc0(n * sizeof(RsinkSealedAnswer));
+	for (int i = 0; i < ncandidates; i++)
+	{
+		RsinkSealedAnswer *answer = &answers->answer[candidates[i].key];
+		uint32		payload;
+		RsinkRowState state;
+
+		CHECK_FOR_INTERRUPTS();
+		if (answer->state == RSINK_ROW_COUNTED)
+			continue;
+		state = rsink_sealed_state(&seen->sealed, &candidates[i], &keys[candidates[i].key].fp,
+								   false, &payload);
+		if (state == RSINK_ROW_GONE)
+			continue;
+		answer->state = state;
+		answer->payload = payload;
+		answer->row = candidates[i];
+	}
+	if (candidates != NULL)
+		pfree(candidates);
+
+	/* under the sink lock, states must be read anew */
+	rsink_sealed_rest(&seen->sealed);
 }
 
 /*
@@ -204,13 +251,17 @@ rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n)
 
 /*
  * The caller has just taken the sink lock. From here on, look-ups give answers
- * that hold.
+ * that hold, unless false is returned: a slice has come since the slices were asked,
+ * with events that were hot then, and all must be asked again.
  */
-void
+bool
 rsink_lookup_enter(RsinkLookup *lookup)
 {
+	if (!lookup->shared->slices.loaded || lookup->slices != lookup->shared->slices.generation)
+		return false;
 	lookup->from_disk = false;
 	lookup->is_current = lookup->generation == lookup->shared->spill_generation;
+	return true;
 }
 
 /*
@@ -267,8 +318,22 @@ RsinkRowState
 rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkFingerprint *fp, uint32 *payload)
 {
 	int64		reads = pgBufferUsage.shared_blks_read;
-	RsinkRowState state = page_state(lookup, fp, payload);
+	const RsinkSealedAnswer *sealed = lookup->answers == NULL ? NULL : &lookup->answers[i];
+	RsinkRowState state;
 
+	if (sealed != NULL && sealed->state == RSINK_ROW_COUNTED)
+	{
+		*payload = sealed->payload;
+		return RSINK_ROW_COUNTED;
+	}
+	state = page_state(lookup, fp, payload);
+
+	/*
+	 * If the slice was just being made and the page row is gone, the slice's
+	 * transaction must have committed meanwhile.
+	 */
+	if (state == RSINK_ROW_GONE && sealed != NULL && sealed->state == RSINK_ROW_UNFINISHED)
+		state = rsink_sealed_state(lookup->sealed, &sealed->row, fp, true, payload);
 	if (state == RSINK_ROW_GONE && lookup->shared->spilled)
 	{
 		const RsinkSpilled *found = i < lookup->nahead ? &lookup->ahead[i] : NULL;

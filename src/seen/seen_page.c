@@ -25,22 +25,15 @@
 #include "core/compat.h"
 #include "seen/seen_page.h"
 
-/*
- * Make a page row of n sorted keys, RSINK_PAGE_MAX at most, of events between
- * oldest and newest.
- */
-HeapTuple
-rsink_page_form(TupleDesc desc, const RsinkKey *keys, int n,
-				TimestampTz oldest, TimestampTz newest)
+/* The fingerprints of n sorted keys, RSINK_PAGE_MAX at most, as a row has them. */
+bytea *
+rsink_page_bytes(const RsinkKey *keys, int n)
 {
 	Size		size = VARHDRSZ + n * RSINK_FINGERPRINT_BYTES;
 	bytea	   *bytes = palloc(size);
 	char	   *hi = VARDATA(bytes);
 	char	   *lo = hi + n * sizeof(uint64);
 	char	   *payload = lo + n * sizeof(uint64);
-	Datum		values[Natts_seen];
-	bool		nulls[Natts_seen] = {false};
-	HeapTuple	tuple;
 
 	Assert(n > 0 && n <= RSINK_PAGE_MAX);
 	SET_VARSIZE(bytes, size);
@@ -50,6 +43,42 @@ rsink_page_form(TupleDesc desc, const RsinkKey *keys, int n,
 		memcpy(lo + i * sizeof(uint64), &keys[i].fp.lo, sizeof(uint64));
 		memcpy(payload + i * sizeof(uint32), &keys[i].fp.payload, sizeof(uint32));
 	}
+	return bytes;
+}
+
+/*
+ * Let a page, whose number of fingerprints is set, point to the fingerprints in a
+ * column of the row at this address. Raises data_corrupted if they can't be as many.
+ */
+void
+rsink_page_point(RsinkPage *page, Datum fingerprints, bool isnull, const ItemPointerData *tid)
+{
+	const struct varlena *bytes = (const struct varlena *) DatumGetPointer(fingerprints);
+
+	if (isnull || VARATT_IS_EXTERNAL(bytes) || VARATT_IS_COMPRESSED(bytes) || page->n > RSINK_PAGE_MAX ||
+		VARSIZE_ANY_EXHDR(bytes) != page->n * RSINK_FINGERPRINT_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("page row (%u,%u) has damaged fingerprints",
+						ItemPointerGetBlockNumberNoCheck(tid), ItemPointerGetOffsetNumberNoCheck(tid))));
+	page->hi = VARDATA_ANY(bytes);
+	page->lo = page->hi + page->n * sizeof(uint64);
+	page->payload = page->lo + page->n * sizeof(uint64);
+}
+
+/*
+ * Make a page row of n sorted keys, RSINK_PAGE_MAX at most, of events between
+ * oldest and newest.
+ */
+HeapTuple
+rsink_page_form(TupleDesc desc, const RsinkKey *keys, int n,
+				TimestampTz oldest, TimestampTz newest)
+{
+	Datum		values[Natts_seen];
+	bool		nulls[Natts_seen] = {false};
+	bytea	   *bytes = rsink_page_bytes(keys, n);
+	HeapTuple	tuple;
+
 	values[Anum_seen_oldest - 1] = TimestampTzGetDatum(oldest);
 	values[Anum_seen_newest - 1] = TimestampTzGetDatum(newest);
 	values[Anum_seen_events - 1] = Int32GetDatum(n);
@@ -68,24 +97,13 @@ rsink_page_deform(TupleDesc desc, HeapTuple tuple, RsinkPage *page)
 {
 	Datum		values[Natts_seen];
 	bool		nulls[Natts_seen];
-	const struct varlena *bytes;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
-	bytes = (const struct varlena *) DatumGetPointer(values[Anum_seen_fingerprints - 1]);
 	page->oldest = DatumGetTimestampTz(values[Anum_seen_oldest - 1]);
 	page->newest = DatumGetTimestampTz(values[Anum_seen_newest - 1]);
 	page->n = DatumGetInt32(values[Anum_seen_events - 1]);
-	if (nulls[Anum_seen_fingerprints - 1] ||
-		VARATT_IS_EXTERNAL(bytes) || VARATT_IS_COMPRESSED(bytes) || page->n > RSINK_PAGE_MAX ||
-		VARSIZE_ANY_EXHDR(bytes) != page->n * RSINK_FINGERPRINT_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("page row (%u,%u) has damaged fingerprints",
-						ItemPointerGetBlockNumberNoCheck(&tuple->t_self),
-						ItemPointerGetOffsetNumberNoCheck(&tuple->t_self))));
-	page->hi = VARDATA_ANY(bytes);
-	page->lo = page->hi + page->n * sizeof(uint64);
-	page->payload = page->lo + page->n * sizeof(uint64);
+	rsink_page_point(page, values[Anum_seen_fingerprints - 1], nulls[Anum_seen_fingerprints - 1],
+					 &tuple->t_self);
 }
 
 static inline uint64

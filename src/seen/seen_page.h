@@ -57,6 +57,8 @@ typedef struct RsinkPageReader
 	RsinkPage	page;
 } RsinkPageReader;
 
+extern bytea *rsink_page_bytes(const RsinkKey *keys, int n);
+extern void rsink_page_point(RsinkPage *page, Datum fingerprints, bool isnull, const ItemPointerData *tid);
 extern HeapTuple rsink_page_form(TupleDesc desc, const RsinkKey *keys, int n,
 								 TimestampTz oldest, TimestampTz newest);
 extern void rsink_page_deform(TupleDesc desc, HeapTuple tuple, RsinkPage *page);

@@ -18,9 +18,10 @@
  * all of this is there:
  *
  *	- The sink's tables and their indexes, and views that bear the sink's marks.
- *	- In each shared table, in the page rows and in the deltas, the sink's
+ *	- In each shared table, and in the sink's tables but the totals, the sink's
  *	  arrival row, which is there from the time that the sink was made. In the
- *	  page rows and the deltas it is a row of no events at -infinity; in
+ *	  page rows and the deltas it is a row of no events at -infinity; in the tables
+ *	  of sealed slices it is a row of slice 0, which has no events; in
  *	  sink_state it is the sink's only row; in another shared table it is the row
  *	  whose sink_id is the negative number of the sink. One COPY brings either
  *	  all rows of a table or none, so the arrival row tells that the table's other
@@ -68,9 +69,6 @@
 const char *const rsink_shared_tables[RSINK_NSHARED_TABLES] = {
 	"sink_state", "deferred_event", "dead_letter_event", "epoch", "ledger", "committed_offset", "decision"
 };
-
-/* The kinds of a sink's own tables; see rsink_table_of(). */
-static const char *const own_tables[] = {"seen", "spill", "delta", "total"};
 
 /*
  * The type that notes something about a sink; "kind" is "home" or "copy". Returns
@@ -146,6 +144,7 @@ void
 rsink_home_create(int32 id, const char *sink)
 {
 	create_type("home", id, psprintf("sink %s is at home in this database", sink));
+	rsink_shared_unload(rsink_table_of(id, "seen"));
 	drop_type("copy", id);
 }
 
@@ -200,9 +199,9 @@ rsink_subscription_of(const RsinkSink *sink)
 	Oid			subscription = InvalidOid;
 	bool		ready;
 
-	for (int i = 0; i < lengthof(own_tables) && !OidIsValid(subscription); i++)
+	for (int i = 0; i < RSINK_NOWN_TABLES && !OidIsValid(subscription); i++)
 	{
-		Oid			relid = rsink_table_of(sink->id, own_tables[i]);
+		Oid			relid = rsink_table_of(sink->id, rsink_own_tables[i]);
 
 		if (OidIsValid(relid))
 			subscription = subscription_of_relation(relid, &ready);
@@ -219,9 +218,9 @@ rsink_is_synchronized(const RsinkSink *sink)
 {
 	bool		ready;
 
-	for (int i = 0; i < lengthof(own_tables); i++)
+	for (int i = 0; i < RSINK_NOWN_TABLES; i++)
 	{
-		Oid			relid = rsink_table_of(sink->id, own_tables[i]);
+		Oid			relid = rsink_table_of(sink->id, rsink_own_tables[i]);
 
 		if (!OidIsValid(relid) || !OidIsValid(subscription_of_relation(relid, &ready)) || !ready)
 			return false;
@@ -244,6 +243,8 @@ arrival_condition(const char *table, int32 id)
 		return "newest = '-infinity'";
 	if (strcmp(table, "delta") == 0)
 		return "minute = '-infinity'";
+	if (strcmp(table, "slice") == 0 || strcmp(table, "sealed") == 0 || strcmp(table, "filter") == 0)
+		return "slice = 0";
 	if (strcmp(table, "sink_state") == 0)
 		return psprintf("sink_id = %d", id);
 	return psprintf("sink_id = -%d", id);
@@ -253,8 +254,8 @@ arrival_condition(const char *table, int32 id)
 static char *
 table_name(const char *table, int32 id)
 {
-	for (int i = 0; i < lengthof(own_tables); i++)
-		if (strcmp(table, own_tables[i]) == 0)
+	for (int i = 0; i < RSINK_NOWN_TABLES; i++)
+		if (strcmp(table, rsink_own_tables[i]) == 0)
 			return psprintf("%s_%d", table, id);
 	return pstrdup(table);
 }
@@ -292,6 +293,9 @@ rsink_insert_arrival_rows(int32 id, bool totals)
 	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));
 	insert_arrival_row("decision", id, psprintf("-%d, '', '', 0, 0, '0', false, now()", id));
 	insert_arrival_row("seen", id, "'-infinity', '-infinity', 0, ''");
+	insert_arrival_row("slice", id, "0, 0, '-infinity', 0, 0");
+	insert_arrival_row("sealed", id, "0, 0, 0, ''");
+	insert_arrival_row("filter", id, "0, 0, ''");
 
 	/* the group key of this row is a secret; see may_ask() in fact.c */
 	insert_arrival_row("delta", id, totals ? "'-infinity', gen_random_uuid()::text, 0, NULL, 0, 0, 0" :
@@ -311,12 +315,13 @@ rsink_missing_relation(const RsinkSink *sink, bool views)
 		const char *kind;
 		const char *columns;
 	}			indexes[] = {
-		{"seen", "oldest"}, {"seen", "newest"}, {"spill", "hi"}, {"delta", "minute"}, {"total", "minute"}
+		{"seen", "oldest"}, {"seen", "newest"}, {"spill", "hi"}, {"slice", "slice"}, {"sealed", "slice"}, {"filter", "slice"},
+		 {"delta", "minute"}, {"total", "minute"}
 	};
 
-	for (int i = 0; i < lengthof(own_tables); i++)
-		if (!OidIsValid(rsink_table_of(sink->id, own_tables[i])))
-			return psprintf("table \"revenue_sink.%s_%d\" is missing", own_tables[i], sink->id);
+	for (int i = 0; i < RSINK_NOWN_TABLES; i++)
+		if (!OidIsValid(rsink_table_of(sink->id, rsink_own_tables[i])))
+			return psprintf("table \"revenue_sink.%s_%d\" is missing", rsink_own_tables[i], sink->id);
 	for (int i = 0; i < lengthof(indexes); i++)
 		if (rsink_spi(SPI_OK_SELECT,
 					  "SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
@@ -348,8 +353,9 @@ one_by_one(const char *table)
 static char *
 missing_table(const RsinkSink *sink, bool streamed)
 {
-	const char *tables[RSINK_NSHARED_TABLES + 2] = {"seen", "delta"};
-	int			n = 2;
+	const char *tables[RSINK_NSHARED_TABLES + 5] = {"seen", "delta", "slice", "sealed", "filter"};
+	const int	nown = 5;
+	int			n = nown;
 
 	for (int i = 0; i < RSINK_NSHARED_TABLES; i++)
 		tables[n++] = rsink_shared_tables[i];
@@ -360,7 +366,7 @@ missing_table(const RsinkSink *sink, bool streamed)
 	for (int i = 0; i < n && !streamed; i++)
 	{
 		char	   *name = table_name(tables[i], sink->id);
-		char	   *others = i < 2 ? "true" : psprintf("sink_id IN (%d, -%d)", sink->id, sink->id);
+		char	   *others = i < nown ? "true" : psprintf("sink_id IN (%d, -%d)", sink->id, sink->id);
 
 		if (rsink_spi(SPI_OK_SELECT,
 					  "SELECT FROM revenue_sink.%s WHERE %s AND xmin <> "
@@ -377,7 +383,7 @@ missing_table(const RsinkSink *sink, bool streamed)
 
 /*
  * Count the events of a sink in the current snapshot: *counted by its revenue,
- * removed buckets included, and *seen by its page rows, expired events included. In
+ * removed buckets included, and *seen by its page rows and slices, expired events included. In
  * a sink that is whole the two are equal. Caller is connected by rsink_spi_begin().
  */
 void
@@ -388,8 +394,9 @@ rsink_balance(int32 id, int64 *counted, int64 *seen)
 			  "  + coalesce((SELECT sum(events) FROM revenue_sink.delta_%d), 0)::bigint "
 			  "  + coalesce((SELECT removed FROM revenue_sink.sink_state WHERE sink_id = %d), 0), "
 			  "  coalesce((SELECT sum(events) FROM revenue_sink.seen_%d), 0)::bigint "
+			  "  + coalesce((SELECT sum(events) FROM revenue_sink.slice_%d), 0)::bigint "
 			  "  + coalesce((SELECT expired FROM revenue_sink.sink_state WHERE sink_id = %d), 0)",
-			  id, id, id, id, id);
+			  id, id, id, id, id, id);
 	*counted = rsink_spi_int64(0, 1, 0);
 	*seen = rsink_spi_int64(0, 2, 0);
 }

@@ -16,6 +16,7 @@
 #include "core/compat.h"
 #include "sink/home.h"
 #include "sink/problem.h"
+#include "sink/relations.h"
 #include "sink/sink.h"
 
 /*
@@ -46,6 +47,20 @@ rsink_require_tables(void)
 				 errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.")));
 }
 
+/* The kind of a table that the sink lacks; NULL if it lacks none. */
+static const char *
+missing_table(const RsinkSink *sink)
+{
+	const Oid	tables[RSINK_NOWN_TABLES] = {
+		sink->seen, sink->spill, sink->slice, sink->sealed, sink->filter, sink->delta, sink->total
+	};
+
+	for (int i = 0; i < RSINK_NOWN_TABLES; i++)
+		if (!OidIsValid(tables[i]))
+			return rsink_own_tables[i];
+	return NULL;
+}
+
 /*
  * Find out what is wrong with a sink whose relations have been looked up, and set
  * its encoding, conversion and subscription. "encoding" and "sample" are those
@@ -63,8 +78,7 @@ rsink_find_problem(RsinkSink *sink, const char *encoding, const bytea *sample)
 		return RSINK_COPY;
 	if (!rsink_is_at_home(sink->id))
 		return RSINK_ASLEEP;
-	if (!OidIsValid(sink->fact) || !OidIsValid(sink->ingest) || !OidIsValid(sink->seen) ||
-		!OidIsValid(sink->spill) || !OidIsValid(sink->delta) || !OidIsValid(sink->total))
+	if (!OidIsValid(sink->fact) || !OidIsValid(sink->ingest) || missing_table(sink) != NULL)
 		return RSINK_BROKEN;
 	return RSINK_READY;
 }
@@ -73,8 +87,7 @@ rsink_find_problem(RsinkSink *sink, const char *encoding, const bytea *sample)
 static char *
 broken_relation(const RsinkSink *sink)
 {
-	const char *table = !OidIsValid(sink->seen) ? "seen" : !OidIsValid(sink->spill) ? "spill" :
-		!OidIsValid(sink->delta) ? "delta" : "total";
+	const char *table = missing_table(sink);
 
 	if (!OidIsValid(sink->fact) || !OidIsValid(sink->ingest))
 		return pstrdup("a view of the sink is gone, or is not the one that was made for the sink");

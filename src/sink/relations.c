@@ -43,6 +43,11 @@
 
 PG_FUNCTION_INFO_V1(revenue_sink_refuse_write);
 
+/* The kinds of a sink's own tables; a table's name is its kind and the sink's number. */
+const char *const rsink_own_tables[RSINK_NOWN_TABLES] = {
+	"seen", "spill", "slice", "sealed", "filter", "delta", "total"
+};
+
 /*
  * Create the index by which the fact view finds the deltas of a bucket and group, if
  * the sink's table of deltas lacks it, and drop the BRIN index that version 1.0 made
@@ -63,6 +68,31 @@ rsink_index_deltas(int32 id)
 				  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
 	if (SPI_processed == 0)
 		rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.delta_%d (minute, group_key)", id);
+}
+
+/*
+ * Create the tables of the sealed slices of sink number id, unless they are there.
+ * Caller is connected by rsink_spi_begin().
+ */
+void
+rsink_create_sealed(int32 id)
+{
+	if (rsink_spi(SPI_OK_SELECT, "SELECT FROM pg_class WHERE oid = to_regclass('revenue_sink.sealed_%d')", id) > 0)
+		return;
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE TABLE revenue_sink.slice_%d (slice integer PRIMARY KEY, events bigint NOT NULL, "
+			  "  newest timestamptz NOT NULL, rows integer NOT NULL, lines integer NOT NULL)", id);
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE TABLE revenue_sink.sealed_%d (first bigint NOT NULL, slice integer NOT NULL, "
+			  "  events integer NOT NULL, fingerprints bytea NOT NULL, PRIMARY KEY (slice, first)) "
+			  "  WITH (fillfactor = 100, autovacuum_vacuum_insert_threshold = -1)", id);
+	rsink_spi(SPI_OK_UTILITY,
+			  "ALTER TABLE revenue_sink.sealed_%d ALTER COLUMN fingerprints SET STORAGE PLAIN", id);
+	rsink_spi(SPI_OK_UTILITY,
+			  "CREATE TABLE revenue_sink.filter_%d (slice integer NOT NULL, piece integer NOT NULL, "
+			  "  lines bytea NOT NULL, PRIMARY KEY (slice, piece)) "
+			  "  WITH (fillfactor = 100, autovacuum_vacuum_insert_threshold = -1)", id);
+	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.filter_%d ALTER COLUMN lines SET STORAGE PLAIN", id);
 }
 
 /*
@@ -88,6 +118,7 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 			  "  payload integer NOT NULL, event_time timestamptz NOT NULL)", id);
 	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d (hi, lo)", id);
 	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d USING brin (event_time)", id);
+	rsink_create_sealed(id);
 	for (int i = 0; i < 2; i++)
 		rsink_spi(SPI_OK_UTILITY,
 				  "CREATE TABLE revenue_sink.%s_%d (minute timestamptz NOT NULL, "
@@ -341,7 +372,7 @@ rsink_find_view(int32 id, RsinkView which)
 }
 
 /*
- * The sink's table of a kind, which is "seen", "spill", "delta" or "total". Returns
+ * The sink's table of a kind, which is one of rsink_own_tables. Returns
  * InvalidOid if there is no such table, or it isn't a heap that belongs to the sink.
  */
 Oid

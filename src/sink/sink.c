@@ -62,7 +62,8 @@ static bool
 is_relation_of(const RsinkSink *sink, Oid relid)
 {
 	return relid == sink->fact || relid == sink->ingest || relid == sink->seen ||
-		relid == sink->spill || relid == sink->delta || relid == sink->total;
+		relid == sink->spill || relid == sink->slice || relid == sink->sealed || relid == sink->filter ||
+		relid == sink->delta || relid == sink->total;
 }
 
 static void
@@ -194,6 +195,9 @@ find_relations(RsinkSink *sink)
 		sink->ingest = rsink_find_view(sink->id, RSINK_INGEST);
 	sink->seen = rsink_table_of(sink->id, "seen");
 	sink->spill = rsink_table_of(sink->id, "spill");
+	sink->slice = rsink_table_of(sink->id, "slice");
+	sink->sealed = rsink_table_of(sink->id, "sealed");
+	sink->filter = rsink_table_of(sink->id, "filter");
 	sink->delta = rsink_table_of(sink->id, "delta");
 	sink->total = rsink_table_of(sink->id, "total");
 }
@@ -314,7 +318,8 @@ rsink_sink_find(const char *name)
 		{
 			sink->valid = false;
 			sink->shared = NULL;
-			sink->fact = sink->ingest = sink->seen = sink->spill = sink->delta = sink->total = InvalidOid;
+			sink->fact = sink->ingest = sink->seen = sink->spill = InvalidOid;
+			sink->slice = sink->sealed = sink->filter = sink->delta = sink->total = InvalidOid;
 		}
 		if ((!sink->valid || sink->problem != RSINK_READY) && !cache_load(sink))
 		{

@@ -52,6 +52,9 @@ typedef struct RsinkSink
 	Oid			ingest;
 	Oid			seen;
 	Oid			spill;
+	Oid			slice;
+	Oid			sealed;
+	Oid			filter;
 	Oid			delta;
 	Oid			total;
 	int64		bucket;			/* microseconds */

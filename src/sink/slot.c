@@ -26,6 +26,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "seen/seen_index.h"
+#include "seen/slice.h"
 #include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
@@ -84,7 +85,10 @@ rsink_shared_init(void)
 		pg_atomic_init_u32(&slots->adoptions_asked, 0);
 		pg_atomic_init_u32(&slots->adoption_db, InvalidOid);
 		for (int i = 0; i < rsink_max_sinks; i++)
+		{
 			LWLockInitialize(&slots->slot[i].lock, tranche);
+			rsink_slices_init(&slots->slot[i].slices, tranche);
+		}
 	}
 	LWLockRegisterTranche(slots->lock.tranche, "revenue_sink");
 }
@@ -122,6 +126,7 @@ static void
 slot_reset(RsinkShared *shared, Oid db, Oid seen)
 {
 	rsink_index_destroy(&shared->index);
+	rsink_slices_reset(&shared->slices);
 	shared->db = db;
 	shared->seen = seen;
 	shared->relfile = InvalidOid;
@@ -159,6 +164,29 @@ slots_release(Oid db, Oid seen)
 			slot_reset(shared, InvalidOid, InvalidOid);
 			LWLockRelease(&shared->lock);
 		}
+	}
+	LWLockRelease(&slots->lock);
+}
+
+/*
+ * Have the slices of a sink listed anew that a restore may have brought. The sink is
+ * given by its page table. Nobody uses it yet.
+ */
+void
+rsink_shared_unload(Oid seen)
+{
+	if (slots == NULL)
+		return;
+	LWLockAcquire(&slots->lock, LW_SHARED);
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		if (shared->db != MyDatabaseId || shared->seen != seen)
+			continue;
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		rsink_slices_reset(&shared->slices);
+		LWLockRelease(&shared->lock);
 	}
 	LWLockRelease(&slots->lock);
 }

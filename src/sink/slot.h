@@ -18,8 +18,11 @@
  *	  exclusively, for a bounded number of events per hold (seen.c, totals.c); the
  *	  horizon and the limit of what is kept are raised under it (expire.c). Whoever
  *	  holds it takes buffer locks and writes WAL, and waits for no transaction.
- * 7. Spinlocks, for a few instructions: of the pool that all indexes share
- *	  (seen_index.c), and of the launcher's list of databases (launcher.c).
+ * 7. The slices lock, an LWLock per slot: which slices are asked, and their memory
+ *	  (slice.c). Writers hold it in share mode, without the sink lock, and read
+ *	  nothing from disk meanwhile.
+ * 8. Spinlocks, for a few instructions: of the pool that all sinks share (pool.c),
+ *	  and of the launcher's list of databases (launcher.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -33,6 +36,7 @@
 
 #include "apply/event.h"
 #include "seen/seen_index.h"
+#include "seen/slice.h"
 
 /* Counters of stat_sink: the six statuses, then batches. */
 #define RSINK_STAT_BATCHES RSINK_NSTATUS
@@ -65,6 +69,8 @@ typedef struct RsinkShared
 	BlockNumber next_block;		/* the build has done the blocks before */
 	BlockNumber known_blocks;	/* length of the file when last looked at; also a hint */
 
+	RsinkSlices slices;			/* sealed slices, which say themselves what protects them */
+
 	/* What is too old: the sink lock, exclusively; only the holder of the
 	 * maintenance lock raises the first two. */
 	TimestampTz horizon;		/* event times up to it are late */
@@ -94,6 +100,7 @@ extern uint32 rsink_adoptions_asked(void);
 extern Size rsink_shared_size(void);
 extern void rsink_shared_init(void);
 extern RsinkShared *rsink_shared_attach(const struct RsinkSink *sink);
+extern void rsink_shared_unload(Oid seen);
 extern void rsink_release_gone(void);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);

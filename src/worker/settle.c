@@ -71,7 +71,7 @@ rsink_settle(RsinkSink *sink, bool *pending)
 {
 	Relation	rel = table_open(rsink_catalog_relid("deferred_event"), RowExclusiveLock);
 	Snapshot	snapshot;
-	MemoryContext slice = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
+	MemoryContext portion = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
 												ALLOCSET_DEFAULT_SIZES);
 	RsinkApply *apply = NULL;
 	RsinkEvent *events = NULL;
@@ -94,18 +94,18 @@ rsink_settle(RsinkSink *sink, bool *pending)
 	{
 		int			n = 0;
 
-		/* the scan outlives the slice, so it runs in the caller's memory context */
-		while (n < RSINK_SLICE_MAX && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		/* the scan outlives the portion, so it runs in the caller's memory context */
+		while (n < RSINK_PORTION_MAX && HeapTupleIsValid(tuple = systable_getnext(scan)))
 		{
 			MemoryContext old;
 
 			if (apply == NULL)
 				apply = rsink_apply_begin(sink, true);
-			old = MemoryContextSwitchTo(slice);
+			old = MemoryContextSwitchTo(portion);
 			if (n == 0)
 			{
-				events = palloc(RSINK_SLICE_MAX * sizeof(RsinkEvent));
-				tids = palloc(RSINK_SLICE_MAX * sizeof(ItemPointerData));
+				events = palloc(RSINK_PORTION_MAX * sizeof(RsinkEvent));
+				tids = palloc(RSINK_PORTION_MAX * sizeof(ItemPointerData));
 			}
 			event_of_row(tuple, RelationGetDescr(rel), &events[n]);
 			tids[n++] = tuple->t_self;
@@ -124,14 +124,14 @@ rsink_settle(RsinkSink *sink, bool *pending)
 			CatalogTupleDelete(rel, &tids[i]);
 			settled++;
 		}
-		MemoryContextReset(slice);
-		done = n < RSINK_SLICE_MAX;
+		MemoryContextReset(portion);
+		done = n < RSINK_PORTION_MAX;
 	} while (!done);
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	if (apply != NULL)
 		rsink_apply_end(apply, &counts);
-	MemoryContextDelete(slice);
+	MemoryContextDelete(portion);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
 	return settled;

@@ -27,8 +27,10 @@
 #include "revenue/revenue.h"
 #include "seen/expire.h"
 #include "seen/pack.h"
+#include "seen/seal.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
+#include "seen/slice_load.h"
 #include "sink/choice.h"
 #include "sink/right.h"
 #include "sink/sink.h"
@@ -37,6 +39,7 @@
 #include "worker/settle.h"
 #include "worker/statistics.h"
 #include "worker/tend.h"
+#include "worker/vacuum.h"
 
 /* The worker folds once per this many rounds. */
 #define FOLD_ROUNDS		30
@@ -54,6 +57,9 @@
 /* The most deltas merged in one transaction, and such transactions per round. */
 #define MERGE_ROWS		20000
 #define MERGE_STEPS		100
+
+/* The most slices loaded or sealed per round, each in a transaction of its own. */
+#define SEAL_STEPS		64
 
 /*
  * Merging pauses for at most this many rounds while a snapshot keeps dead deltas.
@@ -266,6 +272,54 @@ refresh_statistics(RsinkTended *t)
 	rsink_end_step();
 }
 
+/* Vacuum the table of page rows, many of which have just been deleted. */
+static void
+vacuum_pages(const char *name)
+{
+	RsinkSink  *sink;
+	Oid			seen;
+
+	if ((sink = begin_sink_step("vacuum sink", name)) == NULL)
+		return;
+	seen = sink->seen;
+	PopActiveSnapshot();
+	rsink_vacuum(seen);
+	rsink_end_step();
+}
+
+/*
+ * Load sealed slices into memory, and seal what is no longer hot, in transactions of
+ * a bounded size. Returns the number of events sealed.
+ */
+static int64
+seal(RsinkTended *t)
+{
+	int64		all = 0;
+	int64		sealed = 0;
+	bool		more = true;
+
+	for (int step = 0; step < SEAL_STEPS && (more || sealed > 0); step++)
+	{
+		RsinkSink  *sink = begin_sink_step("seal sink", t->name);
+
+		if (sink == NULL)
+			break;
+		more = false;
+		sealed = 0;
+		if (sink->mode != RSINK_TOTALS && rsink_maintenance_lock(sink, false))
+		{
+			more = rsink_slices_refresh(sink);
+			if (!more)
+				sealed = rsink_seal(sink);
+		}
+		all += sealed;
+		rsink_end_step();
+	}
+	if (all > 0)
+		vacuum_pages(t->name);
+	return all;
+}
+
 /* One round for one sink. Returns the number of rows moved. */
 int64
 rsink_tend(RsinkTended *t)
@@ -280,6 +334,7 @@ rsink_tend(RsinkTended *t)
 	moved += finish_decided(t);
 
 	build_index(t->name);
+	moved += seal(t);
 
 	moved += settle_and_merge(t);
 	refresh_statistics(t);

@@ -29,7 +29,6 @@
 #include "bench.h"
 #include "ways.h"
 
-#define BATCH 10000
 #define SMALL_BATCH 100
 
 /* Sets of events; a round adds its number. */
@@ -64,7 +63,7 @@ sample(const char *name, double value)
  * Time a way over n events from the first one of a set on, in calls of some
  * size, and verify that its minutes have moved by just as much.
  */
-static void
+void
 measure(PGconn *conn, const Way *way, const char *name,
 		unsigned set, int64_t first, int64_t n, int size)
 {
@@ -85,7 +84,7 @@ measure(PGconn *conn, const Way *way, const char *name,
 }
 
 /* Time a way over events that it has all seen before. */
-static void
+void
 measure_replay(PGconn *conn, const Way *way, const char *name,
 			   unsigned set, int64_t first, int64_t n)
 {
@@ -104,7 +103,7 @@ measure_replay(PGconn *conn, const Way *way, const char *name,
 }
 
 /* A connection on which the way is ready, with nothing in its tables. */
-static PGconn *
+PGconn *
 open_way(const Way *way, bool create)
 {
 	PGconn	   *conn = bench_connect();
@@ -115,7 +114,7 @@ open_way(const Way *way, bool create)
 	return conn;
 }
 
-static void
+void
 close_way(PGconn *conn, const Way *way)
 {
 	if (way->teardown != NULL)
@@ -444,6 +443,7 @@ main(int argc, char **argv)
 	static const Group groups[] = {
 		{"warm_up", group_warm_up}, {"load", group_load}, {"small", group_small},
 		{"seed_big", group_seed_big}, {"seen", group_seen},
+		{"seed_deep", group_seed_deep}, {"deep", group_deep},
 		{"writers", group_writers}, {"wal", group_wal}, {"life", group_life},
 		{"rebuild", group_rebuild}, {"two_phase", group_two_phase}, {"recover", group_recover},
 		{"seed_bound", group_seed_bound}, {"bound", group_bound},

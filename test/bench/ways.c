@@ -119,6 +119,16 @@ const Way	way_heap_single = {
 	.teardown = "DROP TABLE bare"
 };
 
+/* A sink that has seen little. */
+const Way	way_few = {
+	.name = "few",
+	.setup = "SELECT revenue_sink.create_sink('few', 'few_fact', 'few_events')",
+	.statement = "SELECT * FROM revenue_sink.apply('few', $1::text[], $2::text[], "
+	"$3::timestamptz[], $4::numeric[])",
+	.totals = TOTALS("few_fact"),
+	.teardown = "SELECT revenue_sink.drop_sink('few')"
+};
+
 /* A sink that has seen a lot; it stays from round to round. */
 const Way	way_big = {
 	.name = "seen_big",

@@ -35,6 +35,7 @@ extern const Way way_pk_single;
 extern const Way way_heap;
 extern const Way way_heap_single;
 extern const Way way_big;
+extern const Way way_few;
 
 extern void fail(const char *fmt,...) __attribute__((format(printf, 1, 2), noreturn));
 extern PGconn *bench_connect(void);

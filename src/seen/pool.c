@@ -1,0 +1,120 @@
+/*-------------------------------------------------------------------------
+ *
+ * pool.c
+ *	  The memory for seen events: chunks of one size, which all sinks share.
+ *
+ * The pool has the size of revenue_sink.dedup_memory. A spinlock of its own protects
+ * the list of free chunks. A chunk that is in use belongs to one sink, and is
+ * protected by whatever protects the part of the sink that has it. No function here
+ * raises an error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "port/pg_bitutils.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+
+#include "core/compat.h"
+#include "seen/pool.h"
+
+int			rsink_dedup_memory = 256 * 1024;	/* kB */
+
+RsinkPool  *rsink_pool;
+
+static Size
+chunk_bytes(void)
+{
+	Size		bytes = RSINK_MIN_CHUNK_BYTES;
+
+	/* a full directory should be able to hold the whole pool */
+	while (bytes << (RSINK_MAX_DEPTH - 1) < (Size) rsink_dedup_memory * 1024)
+		bytes <<= 1;
+	return bytes;
+}
+
+static uint32
+chunk_count(void)
+{
+	return (uint32) ((Size) rsink_dedup_memory * 1024 / chunk_bytes());
+}
+
+static Size
+header_size(void)
+{
+	return CACHELINEALIGN(offsetof(RsinkPool, info) + chunk_count() * sizeof(RsinkChunkInfo));
+}
+
+/* Shared memory that the pool needs, in bytes. */
+Size
+rsink_pool_shmem_size(void)
+{
+	return add_size(add_size(header_size(), RSINK_CHUNK_ALIGN),
+					mul_size(chunk_count(), chunk_bytes()));
+}
+
+/*
+ * Attach to the pool, and create it if this is the first time. Caller holds
+ * AddinShmemInitLock.
+ */
+void
+rsink_pool_shmem_init(void)
+{
+	bool		found;
+
+	rsink_pool = ShmemInitStruct("revenue_sink index", rsink_pool_shmem_size(), &found);
+	if (found)
+		return;
+	SpinLockInit(&rsink_pool->mutex);
+	rsink_pool->nchunks = rsink_pool->nfree = chunk_count();
+	rsink_pool->chunk_bytes = chunk_bytes();
+	rsink_pool->chunk_shift = pg_leftmost_one_pos64(chunk_bytes());
+	rsink_pool->chunks = (char *) TYPEALIGN(RSINK_CHUNK_ALIGN, (char *) rsink_pool + header_size());
+	rsink_pool->first_free = 0;
+	for (uint32 i = 0; i < rsink_pool->nchunks; i++)
+		rsink_pool->info[i].next = i + 1 < rsink_pool->nchunks ? i + 1 : RSINK_NO_CHUNK;
+}
+
+/* Take a chunk from the pool, zeroed; RSINK_NO_CHUNK if the pool is empty. */
+uint32
+rsink_chunk_alloc(void)
+{
+	uint32		chunk;
+
+	SpinLockAcquire(&rsink_pool->mutex);
+	chunk = rsink_pool->first_free;
+	if (chunk != RSINK_NO_CHUNK)
+	{
+		rsink_pool->first_free = rsink_pool->info[chunk].next;
+		rsink_pool->nfree--;
+	}
+	SpinLockRelease(&rsink_pool->mutex);
+	if (chunk == RSINK_NO_CHUNK)
+		return RSINK_NO_CHUNK;
+	memset(rsink_chunk(chunk), 0, rsink_pool->chunk_bytes);
+	rsink_pool->info[chunk].count = 0;
+	rsink_pool->info[chunk].depth = 0;
+	return chunk;
+}
+
+/* Give a chunk back to the pool. */
+void
+rsink_chunk_free(uint32 chunk)
+{
+	SpinLockAcquire(&rsink_pool->mutex);
+	rsink_pool->info[chunk].next = rsink_pool->first_free;
+	rsink_pool->first_free = chunk;
+	rsink_pool->nfree++;
+	SpinLockRelease(&rsink_pool->mutex);
+}
+
+/*
+ * The free part of the pool, from 0 to 1; read without a lock, so it may be
+ * slightly outdated.
+ */
+double
+rsink_pool_free(void)
+{
+	return (double) rsink_pool->nfree / rsink_pool->nchunks;
+}

@@ -1,0 +1,387 @@
+/*-------------------------------------------------------------------------
+ *
+ * seal.c
+ *	  Sealing: events that are no longer hot go from the index into a sealed slice.
+ *
+ * Each event that is hot takes an entry of the index in shared memory, which is what
+ * makes the index big, and slow for the caches of the CPU. So the oldest page rows are
+ * merged into a slice: rows that are sorted by fingerprint, with a filter that says
+ * which fingerprints the slice certainly doesn't have, and which takes a tenth of the
+ * memory.
+ *
+ * The slice is made in one transaction, which also deletes the page rows; shared
+ * memory learns of the slice just before that transaction commits, and the entries of
+ * the page rows leave the index right after. So at every instant an event is found in
+ * a page row, in a row of the slice, or in both:
+ *
+ *	- Before the commit the page rows still count, and whoever meets a row of
+ *	  the slice sees that it is unfinished.
+ *	- Whoever asked the slices before shared memory learned of this one, and
+ *	  takes the sink lock afterwards, notices by the generation of the slices
+ *	  that one has come, and asks again.
+ *	- If the transaction fails after all, shared memory knows of a slice that has
+ *	  no rows, which does no harm and is put right by the next refresh.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "apply/event.h"
+#include "apply/fingerprint.h"
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "core/spi_util.h"
+#include "seen/expire.h"
+#include "seen/filter.h"
+#include "seen/pool.h"
+#include "seen/seal.h"
+#include "seen/sealed.h"
+#include "seen/seen.h"
+#include "seen/seen_index.h"
+#include "seen/seen_lookup.h"
+#include "seen/slice.h"
+#include "seen/slice_load.h"
+#include "sink/choice.h"
+#include "sink/sink.h"
+#include "sink/slot.h"
+
+/* The most events that one slice gets, and so one transaction moves. */
+#define SEAL_EVENTS		INT64CONST(1000000)
+
+/*
+ * Sealing begins when the index has so many events that it takes this part of the pool,
+ * and leaves a part of these events.
+ */
+#define SEAL_ABOVE		(1.0 / 20)
+#define SEAL_LEAVE		(1.0 / 4)
+#define ENTRY_BYTES		13		/* of the index, with what is free */
+
+/* A slice has this part at least of the events that it could get. */
+#define SEAL_LEAST		(1.0 / 4)
+
+/* What goes into a slice. */
+typedef struct Harvest
+{
+	RsinkKey   *keys;			/* position is that of the page row below */
+	int			nkeys;
+	ItemPointerData *tids;		/* page rows */
+	int			nrows;
+	int			nsmall;			/* how many of these are small */
+	TimestampTz newest;
+} Harvest;
+
+/*
+ * Collect the oldest page rows that are committed, with "most" events at most.
+ */
+static void
+harvest(RsinkSeen *seen, int64 most, Harvest *h)
+{
+	Relation	rel = seen->pages.rel;
+	Relation	index = rsink_table_open_index(&seen->pages, Anum_seen_newest);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int			room = 1024;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	memset(h, 0, sizeof(Harvest));
+	h->newest = DT_NOBEGIN;
+	h->keys = palloc_extended(most * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
+	h->tids = palloc(room * sizeof(ItemPointerData));
+
+	/* the arrival row, whose time is before all times, stays */
+	ScanKeyInit(&key, Anum_seen_newest, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+				TimestampTzGetDatum(DT_NOBEGIN));
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		RsinkPage	page;
+
+		CHECK_FOR_INTERRUPTS();
+		rsink_page_deform(RelationGetDescr(rel), tuple, &page);
+		if (h->nkeys + page.n > most)
+			break;
+		if (h->nrows == room)
+			h->tids = repalloc_huge(h->tids, (room *= 2) * sizeof(ItemPointerData));
+		for (int i = 0; i < page.n; i++)
+		{
+			rsink_page_key(&page, i, &h->keys[h->nkeys].fp);
+			h->keys[h->nkeys++].position = h->nrows;
+		}
+		h->nsmall += page.n < RSINK_SMALL_ROW;
+		h->newest = Max(h->newest, page.newest);
+		h->tids[h->nrows++] = tuple->t_self;
+	}
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+}
+
+/* The number of a new slice. Caller is connected by rsink_spi_begin(). */
+static int32
+new_slice(const RsinkSink *sink)
+{
+	rsink_spi(SPI_OK_SELECT, "SELECT max(slice) + 1 FROM revenue_sink.%s", get_rel_name(sink->slice));
+	return (int32) rsink_spi_int64(0, 1, 1);
+}
+
+/*
+ * The end of the row of a slice that begins with this one of n sorted keys. Keys whose
+ * upper halves are equal are never parted, so that one fence leads to all of them.
+ */
+static int
+row_end(const RsinkKey *keys, int from, int n)
+{
+	int			end = Min(from + RSINK_PAGE_MAX, n);
+
+	while (end < n && end > from + 1 && keys[end].fp.hi == keys[end - 1].fp.hi)
+		end--;
+	return end;
+}
+
+/* Insert the rows of a slice. Sets an array of fences, and returns how many there are. */
+static uint32
+write_rows(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, RsinkFence **fences)
+{
+	RsinkTable	table;
+	uint32		nrows = 0;
+
+	*fences = palloc_extended((2 * (n / RSINK_PAGE_MAX) + 2) * sizeof(RsinkFence), MCXT_ALLOC_HUGE);
+	rsink_table_open(&table, sink->sealed);
+	for (int from = 0, end; from < n; from = end)
+	{
+		HeapTuple	tuple;
+
+		CHECK_FOR_INTERRUPTS();
+		end = row_end(keys, from, n);
+		tuple = rsink_sealed_form(RelationGetDescr(table.rel), number, keys + from, end - from);
+		rsink_table_insert(&table, tuple);
+		(*fences)[nrows].first = keys[from].fp.hi;
+		(*fences)[nrows].block = ItemPointerGetBlockNumber(&tuple->t_self);
+		(*fences)[nrows++].offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+		heap_freetuple(tuple);
+	}
+	rsink_table_close(&table);
+	return nrows;
+}
+
+/* Make the filter of n keys, and insert its pieces. Returns its lines. */
+static uint64 *
+write_filter(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, uint32 nlines)
+{
+	uint64	   *lines = palloc_extended((Size) nlines * RSINK_LINE_BYTES, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	bytea	   *bytes = palloc(VARHDRSZ + RSINK_PIECE_LINES * RSINK_LINE_BYTES);
+	RsinkTable	table;
+
+	for (int i = 0; i < n; i++)
+		rsink_filter_set(lines + (Size) rsink_filter_line(&keys[i].fp, nlines) * RSINK_LINE_WORDS,
+						 &keys[i].fp);
+	rsink_table_open(&table, sink->filter);
+	for (uint32 first = 0; first < nlines; first += RSINK_PIECE_LINES)
+	{
+		Size		size = Min(nlines - first, RSINK_PIECE_LINES) * RSINK_LINE_BYTES;
+		Datum		values[Natts_filter];
+		bool		nulls[Natts_filter] = {false};
+
+		CHECK_FOR_INTERRUPTS();
+		SET_VARSIZE(bytes, VARHDRSZ + size);
+		memcpy(VARDATA(bytes), lines + (Size) first * RSINK_LINE_WORDS, size);
+		values[Anum_filter_slice - 1] = Int32GetDatum(number);
+		values[Anum_filter_piece - 1] = Int32GetDatum(first / RSINK_PIECE_LINES);
+		values[Anum_filter_lines - 1] = PointerGetDatum(bytes);
+		rsink_table_insert_values(&table, values, nulls);
+	}
+	rsink_table_close(&table);
+	pfree(bytes);
+	return lines;
+}
+
+/* Insert the row that describes a slice. */
+static void
+write_slice(const RsinkSink *sink, int32 number, const Harvest *h, uint32 nrows, uint32 nlines)
+{
+	Datum		values[Natts_slice];
+	bool		nulls[Natts_slice] = {false};
+	RsinkTable	table;
+
+	values[Anum_slice_slice - 1] = Int32GetDatum(number);
+	values[Anum_slice_events - 1] = Int64GetDatum(h->nkeys);
+	values[Anum_slice_newest - 1] = TimestampTzGetDatum(h->newest);
+	values[Anum_slice_rows - 1] = Int32GetDatum((int32) nrows);
+	values[Anum_slice_lines - 1] = Int32GetDatum((int32) nlines);
+	rsink_table_open(&table, sink->slice);
+	rsink_table_insert_values(&table, values, nulls);
+	rsink_table_close(&table);
+}
+
+/* Delete the page rows of the sorted keys, whose entries leave the index after the commit. */
+static void
+delete_rows(RsinkSeen *seen, const Harvest *h, const RsinkKey *keys)
+{
+	for (int i = 0; i < h->nkeys; i++)
+		rsink_forget_entry(seen->sink, &keys[i].fp, &h->tids[keys[i].position]);
+	rsink_seen_deleting = true;
+	for (int i = 0; i < h->nrows; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		CatalogTupleDelete(seen->pages.rel, &h->tids[i]);
+	}
+	pg_atomic_fetch_sub_u32(&seen->shared->small_rows,
+							Min(pg_atomic_read_u32(&seen->shared->small_rows), (uint32) h->nsmall));
+}
+
+/*
+ * Tell shared memory of a slice, with its fences and its filter as far as there is
+ * room for them. The transaction must commit right after.
+ */
+static void
+publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const RsinkFence *fences, uint32 nrows,
+		const uint64 *lines, uint32 nlines)
+{
+	RsinkSlices *slices = &sink->shared->slices;
+	RsinkSlice	slice = {.number = number};
+
+	rsink_slice_allocate(slices, &slice, n, nrows, nlines);
+	if (slice.group >= 0 && !rsink_group_enter(slices, &slice, keys, n))
+	{
+		/* the group is full before it should be: the slice has its own filter */
+		slice.group = -1;
+		rsink_extent_free(&slice.extent);
+		rsink_extent_allocate(&slice.extent, nrows, nlines, RSINK_SLICE_RESERVE);
+	}
+	for (uint32 i = 0; i < slice.extent.nrows; i++)
+		*rsink_extent_fence(&slice.extent, i) = fences[i];
+	for (uint32 i = 0; i < slice.extent.nlines; i++)
+	{
+		uint64	   *line = rsink_extent_line(&slice.extent, i);
+
+		if (line != NULL)
+			memcpy(line, lines + (Size) i * RSINK_LINE_WORDS, RSINK_LINE_BYTES);
+	}
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	if (sink->shared->seen == sink->seen && slices->loaded)
+	{
+		rsink_slices_put(slices, &slice);
+		LWLockRelease(&sink->shared->lock);
+		return;
+	}
+	LWLockRelease(&sink->shared->lock);
+	rsink_extent_free(&slice.extent);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("sink \"%s\" has been adopted while its events were sealed", sink->name)));
+}
+
+/* The number of events in the index at which sealing begins. */
+static double
+hot_limit(void)
+{
+	return (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes * SEAL_ABOVE / ENTRY_BYTES;
+}
+
+/* The most events that a slice has, in a pool of this size. */
+int64
+rsink_seal_most(void)
+{
+	return Min(SEAL_EVENTS, (int64) (hot_limit() * (1 - SEAL_LEAVE)));
+}
+
+/*
+ * How many events are to be sealed now, at most; 0 if none. While there is no memory
+ * for another slice's filter, events stay in the index for as long as it has room.
+ */
+static int64
+to_be_sealed(const RsinkShared *shared)
+{
+	double		bytes = rsink_seal_most() * (RSINK_FILTER_BITS / 8.0);
+	double		part = bytes / ((double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes);
+	double		entries = (double) shared->index.nentries;
+
+	if (!shared->built || entries <= hot_limit() || shared->slices.n >= RSINK_MAX_SLICES ||
+		rsink_pool_free() < RSINK_SLICE_RESERVE + part)
+		return 0;
+	return Min(rsink_seal_most(), (int64) (entries - hot_limit() * SEAL_LEAVE));
+}
+
+/*
+ * Seal the oldest events that are committed, if the index takes too much memory.
+ * Returns how many were sealed; 0 also if most of them are unfinished. The current
+ * transaction must do nothing else, and commit right after. Caller holds the
+ * maintenance lock.
+ */
+int64
+rsink_seal(RsinkSink *sink)
+{
+	int64		most = sink->mode == RSINK_TOTALS ? 0 : to_be_sealed(sink->shared);
+	MemoryContext context;
+	MemoryContext old;
+	RsinkSeen	seen;
+	Harvest		h;
+	int64		sealed = 0;
+
+	if (most == 0)
+		return 0;
+	context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink seal", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	rsink_seen_begin(&seen, sink, false);
+	harvest(&seen, most, &h);
+	if (h.nkeys >= most * SEAL_LEAST)
+	{
+		RsinkKey   *scratch = palloc_extended(h.nkeys * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
+		const RsinkKey *keys = rsink_sort_keys(h.keys, scratch, h.nkeys);
+		uint32		nlines = rsink_filter_lines(h.nkeys);
+		RsinkFence *fences;
+		uint32		nrows;
+		uint64	   *lines;
+		RsinkSpi	spi;
+		int32		number;
+
+		rsink_spi_begin(&spi);
+		number = new_slice(sink);
+		rsink_spi_end(&spi);
+		nrows = write_rows(sink, number, keys, h.nkeys, &fences);
+		lines = write_filter(sink, number, keys, h.nkeys, nlines);
+		write_slice(sink, number, &h, nrows, nlines);
+		delete_rows(&seen, &h, keys);
+		publish(sink, number, keys, h.nkeys, fences, nrows, lines, nlines);
+		sealed = h.nkeys;
+	}
+	rsink_seen_end(&seen);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return sealed;
+}
+
+/*
+ * Delete one slice all of whose events are behind the horizon. Returns how many rows
+ * that were, and adds the number of their events to *events. Shared memory forgets the
+ * slice at the next refresh; until then it leads to rows that are gone. Caller is
+ * connected by rsink_spi_begin() and holds the maintenance lock.
+ */
+int64
+rsink_expire_slice(RsinkSink *sink, TimestampTz horizon, int64 *events)
+{
+	int32		number;
+
+	rsink_spi(SPI_OK_SELECT, "SELECT slice, events FROM revenue_sink.%s WHERE slice > 0 AND newest <= '%s' "
+			  "ORDER BY newest, slice LIMIT 1", get_rel_name(sink->slice), timestamptz_to_str(horizon));
+	if (SPI_processed == 0)
+		return 0;
+	number = (int32) rsink_spi_int64(0, 1, 0);
+	*events += rsink_spi_int64(0, 2, 0);
+	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE slice = %d", get_rel_name(sink->slice), number);
+	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE slice = %d", get_rel_name(sink->filter), number);
+	return rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE slice = %d",
+					 get_rel_name(sink->sealed), number);
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * seal.h
+ *	  Sealing: events that are no longer hot go from the index into a sealed slice.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_SEAL_H
+#define RSINK_SEAL_H
+
+#include "sink/sink.h"
+
+/* The lines of a piece of a filter, of which a row has one. */
+#define RSINK_PIECE_LINES 126
+
+extern int64 rsink_seal_most(void);
+extern int64 rsink_seal(RsinkSink *sink);
+extern int64 rsink_expire_slice(RsinkSink *sink, TimestampTz horizon, int64 *events);
+
+#endif							/* RSINK_SEAL_H */

@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * slice.c
+ *	  The sealed slices of a sink, as shared memory knows them.
+ *
+ * Slices are small, so that events that came together, and come together again in a
+ * replay, lie in few rows. Asking many slices one by one would take long, so slices form
+ * groups: a table in memory says which slices of the group may have a fingerprint.
+ * A slice for whose group there was no room has a filter of its own, which says which
+ * fingerprints are certainly not in the slice. A fence per row says where the row is
+ * that may have a fingerprint.
+ *
+ * All of it can be had again from the tables (slice_load.c). Fences are hints: whoever
+ * follows one makes sure that the row is the one that the fence speaks of. What a
+ * group's table or a filter rules out is believed. But the rows of a slice never change,
+ * and they are in the group's table, or in the filter, before the slice is put into
+ * the set.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "port/pg_bitutils.h"
+#include "utils/memutils.h"
+
+#include "apply/event.h"
+#include "apply/fingerprint.h"
+#include "seen/extent.h"
+#include "seen/filter.h"
+#include "seen/pool.h"
+#include "seen/slice.h"
+#include "seen/tags.h"
+
+/* The CPU is asked for lines of a filter this many keys ahead. */
+#define PREFETCH_AHEAD	12
+
+/* The first group of a sink is for so many slices; and another one is larger by this. */
+#define FIRST_SLICES	8
+#define GROUP_GROWTH	2
+
+/* Keys that are entered into a group's table in one hold of the slices lock. */
+#define ENTER_HOLD		1024
+
+/* Keys that slices may have, as an answer collects them. */
+typedef struct Answer
+{
+	const RsinkKey *keys;
+	RsinkCandidate *candidates;
+	int			n;
+	int			room;
+} Answer;
+
+/* Initialize the slices of a slot, once. */
+void
+rsink_slices_init(RsinkSlices *slices, int tranche)
+{
+	LWLockInitialize(&slices->lock, tranche);
+	for (int i = 0; i < RSINK_MAX_GROUPS; i++)
+		slices->group[i].extent.head = RSINK_NO_CHUNK;
+}
+
+/* A slice leaves its group, and the last one frees the group's memory. */
+static void
+leave_group(RsinkSlices *slices, RsinkSlice *slice)
+{
+	RsinkGroup *group = slice->group < 0 ? NULL : &slices->group[slice->group];
+
+	if (group != NULL)
+	{
+		group->slice[slice->number_in_group] = -1;
+		if (--group->nslices == 0)
+			rsink_extent_free(&group->extent);
+	}
+	slice->group = -1;
+}
+
+/* Note in its group, if it has one, where in the array a slice is. */
+static void
+note_place(RsinkSlices *slices, int place)
+{
+	const RsinkSlice *slice = &slices->slice[place];
+
+	if (slice->group >= 0)
+		slices->group[slice->group].slice[slice->number_in_group] = place;
+}
+
+static void
+drop_slice(RsinkSlices *slices, RsinkSlice *slice)
+{
+	leave_group(slices, slice);
+	rsink_extent_free(&slice->extent);
+}
+
+/*
+ * Forget all slices, and give their memory back to the pool. Caller holds the sink
+ * lock exclusively. Takes the slices lock.
+ */
+void
+rsink_slices_reset(RsinkSlices *slices)
+{
+	LWLockAcquire(&slices->lock, LW_EXCLUSIVE);
+	for (uint32 i = 0; i < slices->n; i++)
+		drop_slice(slices, &slices->slice[i]);
+	slices->n = 0;
+	slices->loaded = false;
+	slices->generation++;
+	LWLockRelease(&slices->lock);
+}
+
+/*
+ * Add a slice, or put it in the place of the one with its number. Caller holds the
+ * sink lock exclusively and has made sure that there is room for another slice.
+ * Takes the slices lock.
+ */
+void
+rsink_slices_put(RsinkSlices *slices, const RsinkSlice *slice)
+{
+	uint32		i = 0;
+
+	LWLockAcquire(&slices->lock, LW_EXCLUSIVE);
+	while (i < slices->n && slices->slice[i].number != slice->number)
+		i++;
+	Assert(i < RSINK_MAX_SLICES);
+	if (slice->group >= 0)
+		slices->group[slice->group].nslices++;
+	if (i < slices->n)
+		drop_slice(slices, &slices->slice[i]);
+	else
+		slices->n++;
+	slices->slice[i] = *slice;
+	note_place(slices, (int) i);
+	slices->generation++;
+	LWLockRelease(&slices->lock);
+}
+
+/*
+ * Remove a slice, if it is there. Caller holds the sink lock exclusively. Takes the
+ * slices lock.
+ */
+void
+rsink_slices_remove(RsinkSlices *slices, int32 number)
+{
+	LWLockAcquire(&slices->lock, LW_EXCLUSIVE);
+	for (uint32 i = 0; i < slices->n; i++)
+	{
+		if (slices->slice[i].number == number)
+		{
+			drop_slice(slices, &slices->slice[i]);
+			slices->slice[i] = slices->slice[--slices->n];
+			if (i < slices->n)
+				note_place(slices, (int) i);
+			break;
+		}
+	}
+	LWLockRelease(&slices->lock);
+}
+
+/* Has a group room for another slice of so many events? */
+static bool
+has_room(const RsinkGroup *group, int64 events)
+{
+	return group->nslices > 0 && group->last < RSINK_TAG_SLICES && group->events + events <= group->room;
+}
+
+/* The largest group that has room for a slice of so many events, or -1. */
+static int
+largest_group(const RsinkSlices *slices, int64 events)
+{
+	int			largest = -1;
+
+	for (int i = 0; i < RSINK_MAX_GROUPS; i++)
+		if (has_room(&slices->group[i], events) &&
+			(largest < 0 || slices->group[i].room > slices->group[largest].room))
+			largest = i;
+	return largest;
+}
+
+/*
+ * Is there a group for a slice of so many events that is much larger than the group it
+ * is in? Few large groups are asked in less time than many small ones.
+ */
+bool
+rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events)
+{
+	int			largest = largest_group(slices, events);
+
+	return largest >= 0 && slice->group >= 0 && largest != slice->group &&
+		slices->group[largest].room >= slices->group[slice->group].room * GROUP_GROWTH;
+}
+
+/*
+ * Make a new group, in at most half of the memory that is left. It has room for the
+ * slices that the sink's smaller groups have, too, which come over one by one. Returns
+ * -1 if there is no memory for a slice of so many events.
+ */
+static int
+new_group(RsinkSlices *slices, int64 events, int64 most, double reserve)
+{
+	double		bytes = (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
+	int64		fit = (int64) ((rsink_pool_free() - reserve) * bytes / 2 / RSINK_TAG_BYTES);
+	int64		room = FIRST_SLICES * most;
+	RsinkGroup *group = NULL;
+
+	for (int i = 0; i < RSINK_MAX_GROUPS; i++)
+	{
+		if (slices->group[i].nslices == 0)
+			group = &slices->group[i];
+		else if (slices->group[i].room < RSINK_TAG_SLICES * most / GROUP_GROWTH)
+			room += slices->group[i].events * GROUP_GROWTH;
+	}
+	if (group == NULL || fit < events)
+		return -1;
+
+	/* somebody may have made it and failed before a slice came into it */
+	rsink_extent_free(&group->extent);
+	group->events = 0;
+	group->last = 0;
+	group->room = Min(Min(room, RSINK_TAG_SLICES * most), fit);
+	for (int i = 0; i <= RSINK_TAG_SLICES; i++)
+		group->slice[i] = -1;
+	rsink_extent_allocate(&group->extent, 0, rsink_tags_lines(group->room), reserve);
+	if (group->extent.head == RSINK_NO_CHUNK ||
+		rsink_extent_bytes(&group->extent) < group->extent.nchunks * rsink_pool->chunk_bytes)
+	{
+		rsink_extent_free(&group->extent);
+		return -1;
+	}
+	return (int) (group - slices->group);
+}
+
+/*
+ * Choose a group for a slice of so many events, or make one; no slice of the sink has
+ * more than "most" events. Sets the slice's group and its number there. False: there is
+ * no memory for a group. Only the holder of the maintenance lock may call this.
+ */
+bool
+rsink_group_open(RsinkSlices *slices, RsinkSlice *slice, int64 events, int64 most, double reserve)
+{
+	slice->group = largest_group(slices, events);
+	if (slice->group < 0)
+		slice->group = new_group(slices, events, most, reserve);
+	if (slice->group < 0)
+		return false;
+	slice->number_in_group = ++slices->group[slice->group].last;
+	return true;
+}
+
+/*
+ * Enter events of a slice that isn't in the set yet into the table of its group. False:
+ * there was no room for all; then the slice can't be in the group. Takes the slices
+ * lock, several times for many keys, and raises no error.
+ */
+bool
+rsink_group_enter(RsinkSlices *slices, const RsinkSlice *slice, const RsinkKey *keys, int n)
+{
+	RsinkGroup *group = &slices->group[slice->group];
+	bool		fits = true;
+
+	for (int from = 0; from < n && fits; from += ENTER_HOLD)
+	{
+		LWLockAcquire(&slices->lock, LW_EXCLUSIVE);
+		for (int i = from; i < Min(from + ENTER_HOLD, n) && fits; i++)
+		{
+			if (i + PREFETCH_AHEAD < n)
+				rsink_tags_prefetch(&group->extent, &keys[i + PREFETCH_AHEAD].fp);
+			fits = rsink_tags_insert(&group->extent, &keys[i].fp, slice->number_in_group);
+		}
+		LWLockRelease(&slices->lock);
+	}
+	group->events += n;
+	return fits;
+}
+
+/* Find the row of a slice that may have a fingerprint. False: none may. */
+static bool
+find_fence(const RsinkExtent *extent, const RsinkFingerprint *fp, RsinkFence *fence)
+{
+	uint32		low = 0;
+	uint32		high = extent->nrows;
+
+	if (extent->nrows == 0)
+	{
+		fence->block = InvalidBlockNumber;
+		return true;
+	}
+	while (low < high)
+	{
+		uint32		middle = (low + high) / 2;
+
+		if (rsink_extent_fence(extent, middle)->first <= fp->hi)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == 0)
+		return false;
+	*fence = *rsink_extent_fence(extent, low - 1);
+	return true;
+}
+
+/* Add to the answer that a slice may have a key. */
+static void
+add_candidate(Answer *answer, const RsinkSlice *slice, int key)
+{
+	RsinkCandidate candidate = {.key = key,.slice = slice->number};
+
+	if (!find_fence(&slice->extent, &answer->keys[key].fp, &candidate.fence))
+		return;
+	if (answer->n == answer->room)
+	{
+		answer->room = Max(64, answer->room * 2);
+		if (answer->candidates == NULL)
+			answer->candidates = palloc(answer->room * sizeof(RsinkCandidate));
+		else
+			answer->candidates = repalloc_huge(answer->candidates, answer->room * sizeof(RsinkCandidate));
+	}
+	answer->candidates[answer->n++] = candidate;
+}
+
+/*
+ * Add to the answer which of n keys the slices of a group may have, slice by slice. The
+ * array "maybe" has room for a number per key.
+ */
+static void
+ask_group(Answer *answer, const RsinkSlices *slices, const RsinkGroup *group, int n, uint64 *maybe)
+{
+	const RsinkKey *keys = answer->keys;
+	int			start[RSINK_TAG_SLICES + 2] = {0};
+	int		   *sorted;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (i + PREFETCH_AHEAD < n)
+			rsink_tags_prefetch(&group->extent, &keys[i + PREFETCH_AHEAD].fp);
+		maybe[i] = rsink_tags_lookup(&group->extent, &keys[i].fp);
+		for (uint64 rest = maybe[i]; rest != 0; rest &= rest - 1)
+			start[pg_rightmost_one_pos64(rest) + 1]++;
+	}
+	for (int s = 1; s <= RSINK_TAG_SLICES + 1; s++)
+		start[s] += start[s - 1];
+	if (start[RSINK_TAG_SLICES + 1] == 0)
+		return;
+
+	/* a counting sort by slice, which keeps the order of the keys */
+	sorted = palloc_extended(start[RSINK_TAG_SLICES + 1] * sizeof(int), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+		for (uint64 rest = maybe[i]; rest != 0; rest &= rest - 1)
+			sorted[start[pg_rightmost_one_pos64(rest)]++] = i;
+	for (int s = 1, from = 0; s <= RSINK_TAG_SLICES; from = start[s++])
+		for (int i = from; i < start[s] && group->slice[s] >= 0; i++)
+			add_candidate(answer, &slices->slice[group->slice[s]], sorted[i]);
+	pfree(sorted);
+}
+
+/* Add to the answer which of n keys a slice may have that is in no group. */
+static void
+ask_slice(Answer *answer, const RsinkSlice *slice, int n)
+{
+	const RsinkExtent *extent = &slice->extent;
+
+	for (int i = 0; i < n; i++)
+	{
+		const RsinkFingerprint *fp = &answer->keys[i].fp;
+		const uint64 *line = extent->nlines == 0 ? NULL :
+			rsink_extent_line(extent, rsink_filter_line(fp, extent->nlines));
+
+		if (line == NULL || rsink_filter_has(line, fp))
+			add_candidate(answer, slice, i);
+	}
+}
+
+/*
+ * Which of n sorted keys may be in which slice? Returns how many pairs of a key and a
+ * slice there are, and sets *candidates to an array of them in the current memory
+ * context, slice by slice in the order of the keys. The keys that aren't in it are in
+ * none of the slices that there are in this generation, which *generation is set to.
+ * Takes the slices lock in share mode.
+ */
+int
+rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n,
+				 RsinkCandidate **candidates, uint64 *generation)
+{
+	Answer		answer = {.keys = keys};
+	uint64	   *maybe = slices->n == 0 ? NULL : palloc(n * sizeof(uint64));
+
+	LWLockAcquire(&slices->lock, LW_SHARED);
+	*generation = slices->generation;
+	if (slices->n > 0 && maybe == NULL)
+		*generation = 0;		/* they have just come: ask again */
+	for (int g = 0; g < RSINK_MAX_GROUPS && maybe != NULL; g++)
+		if (slices->group[g].nslices > 0)
+			ask_group(&answer, slices, &slices->group[g], n, maybe);
+	for (uint32 s = 0; s < slices->n && maybe != NULL; s++)
+		if (slices->slice[s].group < 0)
+			ask_slice(&answer, &slices->slice[s], n);
+	LWLockRelease(&slices->lock);
+	if (maybe != NULL)
+		pfree(maybe);
+	*candidates = answer.candidates;
+	return answer.n;
+}
+
+/* Shared memory that the slices occupy, in bytes. Takes the slices lock in share mode. */
+Size
+rsink_slices_bytes(RsinkSlices *slices)
+{
+	Size		bytes = 0;
+
+	LWLockAcquire(&slices->lock, LW_SHARED);
+	for (uint32 i = 0; i < slices->n; i++)
+		bytes += rsink_extent_bytes(&slices->slice[i].extent);
+	for (int i = 0; i < RSINK_MAX_GROUPS; i++)
+		if (slices->group[i].nslices > 0)
+			bytes += rsink_extent_bytes(&slices->group[i].extent);
+	LWLockRelease(&slices->lock);
+	return bytes;
+}

@@ -1,0 +1,355 @@
+/*-------------------------------------------------------------------------
+ *
+ * slice_load.c
+ *	  Bringing the slices in shared memory in line with the tables.
+ *
+ * After a restart whoever comes first lists the slices, which is quick. From then on
+ * answers are right, if slow, as each look-up of a fingerprint searches the index of
+ * each slice's rows. The worker then loads the slices' fences and filters, one slice
+ * after another, in which order neither the answers nor their generation change.
+ *
+ * The worker seals, expires and refreshes under the maintenance lock, so the three
+ * don't meet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "seen/filter.h"
+#include "seen/pool.h"
+#include "seen/seal.h"
+#include "seen/sealed.h"
+#include "seen/slice.h"
+#include "seen/slice_load.h"
+#include "sink/sink.h"
+#include "sink/slot.h"
+
+/*
+ * Read the rows of the sink's slices, as a snapshot sees them, into an array in the
+ * current memory context. Takes AccessShareLock on their table for a moment. Raises
+ * data_corrupted if they are more than a sink can have.
+ */
+RsinkSliceRow *
+rsink_slices_read(const RsinkSink *sink, Snapshot snapshot, int *n)
+{
+	Relation	rel = table_open(sink->slice, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	RsinkSliceRow *slices = palloc(RSINK_MAX_SLICES * sizeof(RsinkSliceRow));
+	HeapTuple	tuple;
+
+	*n = 0;
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_slice];
+		bool		nulls[Natts_slice];
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		if (DatumGetInt32(values[Anum_slice_slice - 1]) <= 0)
+			continue;			/* the arrival row */
+		if (*n == RSINK_MAX_SLICES)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("sink \"%s\" has more than %d slices", sink->name, RSINK_MAX_SLICES)));
+		slices[*n].number = DatumGetInt32(values[Anum_slice_slice - 1]);
+		slices[*n].events = DatumGetInt64(values[Anum_slice_events - 1]);
+		slices[*n].nrows = (uint32) DatumGetInt32(values[Anum_slice_rows - 1]);
+		slices[(*n)++].nlines = (uint32) DatumGetInt32(values[Anum_slice_lines - 1]);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return slices;
+}
+
+/* A slice without fences and filter. */
+static RsinkSlice
+empty_slice(int32 number)
+{
+	RsinkSlice	slice = {.number = number,.group = -1,.extent = {.head = RSINK_NO_CHUNK}};
+
+	return slice;
+}
+
+/* The slices as the latest snapshot sees them. */
+static RsinkSliceRow *
+read_latest(const RsinkSink *sink, int *n)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	RsinkSliceRow *slices = rsink_slices_read(sink, snapshot, n);
+
+	UnregisterSnapshot(snapshot);
+	return slices;
+}
+
+/*
+ * List the sink's slices in shared memory, without fences and filters, unless they are
+ * listed already. Takes AccessShareLock on the table of slices, and the sink lock.
+ */
+void
+rsink_slices_load(RsinkSink *sink)
+{
+	RsinkSlices *slices = &sink->shared->slices;
+	RsinkSliceRow *described;
+	int			n;
+
+	if (slices->loaded)
+		return;
+	described = read_latest(sink, &n);
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	if (!slices->loaded && sink->shared->seen == sink->seen)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			RsinkSlice	slice = empty_slice(described[i].number);
+
+			rsink_slices_put(slices, &slice);
+		}
+		slices->loaded = true;
+	}
+	LWLockRelease(&sink->shared->lock);
+	pfree(described);
+}
+
+/*
+ * Read the rows of a slice: where they begin, into its fences, which have room for as
+ * many, and their fingerprints into the slice's group, if it has one. Returns whether
+ * there are as many rows as fences.
+ */
+static bool
+read_rows(RsinkSlices *slices, Relation rel, RsinkSlice *slice)
+{
+	RsinkKey	keys[RSINK_PAGE_MAX];
+	Relation	index = index_open(rsink_table_index(rel, Anum_sealed_slice), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint32		n = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_sealed_slice, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(slice->number));
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		RsinkSealedRow row;
+
+		CHECK_FOR_INTERRUPTS();
+		rsink_sealed_deform(RelationGetDescr(rel), tuple, &row);
+		if (n < slice->extent.nrows)
+		{
+			RsinkFence *fence = rsink_extent_fence(&slice->extent, n);
+
+			fence->first = row.first;
+			fence->block = ItemPointerGetBlockNumber(&tuple->t_self);
+			fence->offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+		}
+		for (int i = 0; i < row.page.n; i++)
+			rsink_page_key(&row.page, i, &keys[i].fp);
+		if (slice->group >= 0 && !rsink_group_enter(slices, slice, keys, row.page.n))
+			slice->group = -1;
+		n++;
+	}
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	return n == slice->extent.nrows;
+}
+
+/*
+ * Read the filter of the slice with this number, as a snapshot sees it, and pass each
+ * of its lines to a function. Lines of a piece that is missing or damaged are left out.
+ * Takes AccessShareLock on the table of filters for a moment.
+ */
+void
+rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number,
+				  void (*take) (void *arg, uint32 line, const char *bytes), void *arg)
+{
+	Relation	rel = table_open(sink->filter, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_filter_slice, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(number));
+	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_filter_slice), true, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_filter];
+		bool		nulls[Natts_filter];
+		const struct varlena *lines;
+		uint32		first;
+
+		CHECK_FOR_INTERRUPTS();
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		lines = (const struct varlena *) DatumGetPointer(values[Anum_filter_lines - 1]);
+		if (nulls[Anum_filter_lines - 1] || VARATT_IS_EXTERNAL(lines) || VARATT_IS_COMPRESSED(lines))
+			continue;
+		first = (uint32) DatumGetInt32(values[Anum_filter_piece - 1]) * RSINK_PIECE_LINES;
+		for (uint32 i = 0; i < VARSIZE_ANY_EXHDR(lines) / RSINK_LINE_BYTES; i++)
+			take(arg, first + i, VARDATA_ANY(lines) + i * RSINK_LINE_BYTES);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+static void
+take_line(void *arg, uint32 line, const char *bytes)
+{
+	const RsinkSlice *slice = arg;
+	uint64	   *to = line < slice->extent.nlines ? rsink_extent_line(&slice->extent, line) : NULL;
+
+	if (to != NULL)
+		memcpy(to, bytes, RSINK_LINE_BYTES);
+}
+
+/*
+ * Read the filter of a slice into its lines. Lines of a piece that is missing get all
+ * bits, so that they say "maybe".
+ */
+static void
+read_filter(const RsinkSink *sink, RsinkSlice *slice)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	for (uint32 i = 0; i < slice->extent.nlines; i++)
+	{
+		uint64	   *line = rsink_extent_line(&slice->extent, i);
+
+		if (line != NULL)
+			memset(line, 0xFF, RSINK_LINE_BYTES);
+	}
+	rsink_filter_read(sink, snapshot, slice->number, take_line, slice);
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Take memory for a slice that isn't in the set yet: for its fences, and for its events
+ * in a group or, if there is no room for that, for a filter of its own. Without memory
+ * for the fences there is nothing else either. Only the holder of the maintenance lock
+ * may call this.
+ */
+void
+rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows, uint32 nlines)
+{
+	slice->group = -1;
+	rsink_extent_allocate(&slice->extent, nrows, 0, RSINK_SLICE_RESERVE);
+	if (slice->extent.head == RSINK_NO_CHUNK ||
+		rsink_group_open(slices, slice, events, rsink_seal_most(), RSINK_SLICE_RESERVE))
+		return;
+	rsink_extent_free(&slice->extent);
+	rsink_extent_allocate(&slice->extent, nrows, nlines, RSINK_SLICE_RESERVE);
+}
+
+/*
+ * Load the fences and the filter of a slice into shared memory, as far as there is
+ * room, and put the slice into a group. Returns whether there was any room.
+ */
+static bool
+load_slice(RsinkSink *sink, Relation sealed, const RsinkSliceRow *row)
+{
+	RsinkSlices *slices = &sink->shared->slices;
+	RsinkSlice	slice = {.number = row->number};
+
+	rsink_slice_allocate(slices, &slice, row->events, row->nrows, row->nlines);
+	if (slice.extent.head == RSINK_NO_CHUNK)
+		return false;
+	PG_TRY();
+	{
+		if (!read_rows(slices, sealed, &slice))
+			rsink_extent_free(&slice.extent);
+		else
+			read_filter(sink, &slice);
+	}
+	PG_CATCH();
+	{
+		rsink_extent_free(&slice.extent);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	if (sink->shared->seen == sink->seen)
+		rsink_slices_put(slices, &slice);
+	else
+		rsink_extent_free(&slice.extent);
+	LWLockRelease(&sink->shared->lock);
+	return true;
+}
+
+/*
+ * Bring the sink's slices in shared memory in line with the tables: remove those that
+ * are gone, add those that a restore has brought, and load the fences and filter of
+ * one slice that lacks them, whose rows have moved to another file, or that a larger
+ * group has room for. Returns whether there is more to do.
+ *
+ * Takes RowExclusiveLock on the page table before AccessShareLock on the tables of
+ * slices, as everybody does. Caller holds the maintenance lock.
+ */
+bool
+rsink_slices_refresh(RsinkSink *sink)
+{
+	RsinkSlices *slices = &sink->shared->slices;
+	Relation	seen = try_table_open(sink->seen, RowExclusiveLock);
+	Relation	sealed;
+	bool		moved;
+	const RsinkSliceRow *unloaded = NULL;
+	RsinkSliceRow *described;
+	bool		more = false;
+	int			n;
+
+	if (seen == NULL)
+		return false;			/* the sink has just been dropped */
+	sealed = table_open(sink->sealed, AccessShareLock);
+	moved = slices->relfile != rsink_relfile(sealed);
+	rsink_slices_load(sink);
+	described = read_latest(sink, &n);
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	for (uint32 i = slices->n; i-- > 0;)
+	{
+		int			j = 0;
+
+		while (j < n && described[j].number != slices->slice[i].number)
+			j++;
+		if (j == n)
+			rsink_slices_remove(slices, slices->slice[i].number);
+		else if (moved && slices->slice[i].extent.head != RSINK_NO_CHUNK)
+		{
+			/* fences into another file are hints still, but useless ones */
+			RsinkSlice	slice = empty_slice(described[j].number);
+
+			rsink_slices_put(slices, &slice);
+		}
+	}
+	slices->relfile = rsink_relfile(sealed);
+	for (int j = 0; j < n; j++)
+	{
+		uint32		i = 0;
+
+		while (i < slices->n && slices->slice[i].number != described[j].number)
+			i++;
+		if (i < slices->n && slices->slice[i].extent.head != RSINK_NO_CHUNK &&
+			!rsink_group_grows(slices, &slices->slice[i], described[j].events))
+			continue;
+		if (i == slices->n)
+		{
+			RsinkSlice	slice = empty_slice(described[j].number);
+
+			rsink_slices_put(slices, &slice);
+		}
+		more = unloaded != NULL;
+		unloaded = &described[j];
+	}
+	LWLockRelease(&sink->shared->lock);
+	if (unloaded != NULL)
+		more = load_slice(sink, sealed, unloaded) && more;
+	table_close(sealed, AccessShareLock);
+	table_close(seen, NoLock);
+	pfree(described);
+	return more;
+}

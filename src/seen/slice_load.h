@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * slice_load.h
+ *	  Bringing the slices in shared memory in line with the tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_SLICE_LOAD_H
+#define RSINK_SLICE_LOAD_H
+
+#include "utils/snapshot.h"
+
+#include "seen/slice.h"
+#include "sink/sink.h"
+
+/* The part of the pool that slices leave to the index. */
+#define RSINK_SLICE_RESERVE (1.0 / 16)
+
+
+/* A slice as its row describes it. */
+typedef struct RsinkSliceRow
+{
+	int32		number;
+	int64		events;
+	uint32		nrows;
+	uint32		nlines;
+} RsinkSliceRow;
+
+extern RsinkSliceRow *rsink_slices_read(const RsinkSink *sink, Snapshot snapshot, int *n);
+extern void rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number,
+							  void (*take) (void *arg, uint32 line, const char *bytes), void *arg);
+extern void rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows,
+								 uint32 nlines);
+extern void rsink_slices_load(RsinkSink *sink);
+extern bool rsink_slices_refresh(RsinkSink *sink);
+
+#endif							/* RSINK_SLICE_LOAD_H */
