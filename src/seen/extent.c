@@ -77,9 +77,12 @@ rsink_extent_free(RsinkExtent *extent)
 Size
 rsink_extent_bytes(const RsinkExtent *extent)
 {
-	const uint32 *map = extent->head == RSINK_NO_CHUNK ? NULL : rsink_chunk(extent->head);
+	const uint32 *map;
 	Size		bytes = 0;
 
+	if (extent->head == RSINK_NO_CHUNK)
+		return 0;
+	map = rsink_chunk(extent->head);
 	for (uint32 i = 0; i < extent->nchunks; i++)
 		bytes += map[i] != RSINK_NO_CHUNK ? rsink_pool->chunk_bytes : 0;
 	return bytes;

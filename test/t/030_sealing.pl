@@ -163,6 +163,29 @@ $node->poll_query_until('postgres', 'SELECT true');
 resume_sealing();
 is_whole($n, 'after the worker was killed');
 
+# Sealing stops at each of its steps in turn, because somebody has locked the table that
+# comes next; there the worker is cancelled, and then the server crashes.
+foreach my $kind (qw(sealed filter slice))
+{
+	my $locked = "EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND relation = '$table{$kind}'::regclass AND backend_type LIKE 'revenue_sink worker%')";
+	my $locker = $node->background_psql('postgres');
+
+	$locker->query_safe("BEGIN; LOCK TABLE $table{$kind} IN SHARE MODE");
+	is(sql(feed($n, $n + 24000)), '24000|0|0|0|0', "stopped before $kind: events are applied");
+	$n += 24000;
+	wait_for("the worker waits for $kind", $locked);
+	is(sql(feed(0, $n)), "0|$n|0|0|0", "stopped before $kind: all events are duplicates");
+	sql('SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = ' . (worker_pids($node))[0]);
+	is(sql(feed(0, $n)), "0|$n|0|0|0", "cancelled before $kind: all events are duplicates");
+	wait_for("the worker waits for $kind again", $locked);
+	kill_server($node);
+	$locker->{run}->kill_kill if $locker->{run};
+	$node->start;
+	is_whole($n, "crashed before $kind");
+	wait_for('the events are sealed', "count(*) <= 24000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
+}
+is_whole($n, 'sealed after all');
+
 # A writer has asked the slices, and waits for a table before it goes on to check
 # its other events. In the meantime these are sealed. (The worker's next round seals
 # first, and then waits for that table, too.)
