@@ -13,9 +13,9 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# In 4 MB, sealing begins at some 20,000 events.
+# In 6 MB, sealing begins at some 24,000 events.
 my $node = new_node('sealing', streaming => 1, conf => q(
-revenue_sink.dedup_memory = '4MB'
+revenue_sink.dedup_memory = '6MB'
 revenue_sink.worker_interval = '20ms'
 max_prepared_transactions = 10
 autovacuum = off
@@ -150,7 +150,7 @@ kill_server($node);
 $node->start;
 resume_sealing();
 is_whole($n, 'after a crash while a slice was made');
-wait_for('the slice is made', "count(*) <= 24000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
+wait_for('the slice is made', "count(*) <= 25000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
 kill_server($node);
 $node->start;
 is(sql(feed(0, $n)), "0|$n|0|0|0", 'right after a crash: all events are duplicates');
@@ -182,7 +182,7 @@ foreach my $kind (qw(sealed filter slice))
 	$locker->{run}->kill_kill if $locker->{run};
 	$node->start;
 	is_whole($n, "crashed before $kind");
-	wait_for('the events are sealed', "count(*) <= 24000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
+	wait_for('the events are sealed', "count(*) <= 25000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
 }
 is_whole($n, 'sealed after all');
 
@@ -235,7 +235,7 @@ is(sql(feed(0, 1000)), '0|1000|0|0|0', 'with less memory, right after a restart:
 wait_for('slices are loaded', '(SELECT seen_bytes_memory > 800000 FROM revenue_sink.stat_sink)');
 my $some = $n / 20;
 is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", 'with less memory: events of all slices are duplicates');
-$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '4MB'");
+$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '6MB'");
 $node->restart;
 is_whole($n, 'with as much memory as before');
 
@@ -315,6 +315,6 @@ foreach my $i (1 .. $sinks)
 	is(sql(feed(0, $each) =~ s/apply\('s'/apply('s$i'/r, $standby), "0|$each|0|0|0", "sink $i: all events are duplicates");
 	is(sql("SELECT problem FROM revenue_sink.check('s$i')", $standby), '', "sink $i: check() finds nothing");
 }
-cmp_ok(sql('SELECT sum(seen_bytes_memory) FROM revenue_sink.stat_sink', $standby), '<=', 4 * 1024 * 1024, 'the memory is bounded');
+cmp_ok(sql('SELECT sum(seen_bytes_memory) FROM revenue_sink.stat_sink', $standby), '<=', 6 * 1024 * 1024, 'the memory is bounded');
 
 done_testing();
