@@ -11,9 +11,8 @@
  *
  * Where max_worker_processes leaves fewer places than databases need, the databases
  * take turns: a worker whose place is needed ends after its round, and its database
- * is due again after worker_interval, or later if there was nothing to do. A
- * database for which somebody waits comes first, then the one that has waited
- * longest.
+ * is due again after worker_interval, or later if there was nothing to do. First
+ * comes a database for which somebody waits, then the one that has waited longest.
  *
  * What a database is to the launcher (state_of() below tells which):
  *
@@ -24,9 +23,8 @@
  *			somebody asks |													|
  *					   UNWANTED <---- RSINK_EXIT_NOT_INSTALLED -------------+
  *
- * How long a database rests follows from why its worker has ended: see reap(). A
- * database is forgotten, in any state but RUNNING, when it is no longer in
- * pg_database.
+ * How long a database rests follows from why its worker has ended: see reap(). When
+ * it has left pg_database it is forgotten, in any state but RUNNING.
  *
  *-------------------------------------------------------------------------
  */
