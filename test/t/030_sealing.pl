@@ -133,10 +133,17 @@ is(sql("SET synchronous_commit = local;\n$check"), '', 'an unfinished slice: che
 
 # The moment after the commit: somebody else has the maintenance lock, so that the
 # worker can do nothing more for the slice.
-my $merger = $node->background_psql('postgres');
-my $pid = $merger->query_safe('SELECT pg_backend_pid()');
-$merger->query_until(qr/sent/, "\\echo sent\nSET synchronous_commit = local; BEGIN; SELECT revenue_sink.merge('s') >= 0;\n");
-wait_for('somebody waits for the maintenance lock', "wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid");
+sub await_maintenance
+{
+	my $merger = $node->background_psql('postgres');
+	my $pid = $merger->query_safe('SELECT pg_backend_pid()');
+
+	$merger->query_until(qr/sent/, "\\echo sent\nSET synchronous_commit = local; BEGIN; SELECT revenue_sink.merge('s') >= 0;\n");
+	wait_for('somebody waits for the maintenance lock', "wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid");
+	return $merger;
+}
+
+my $merger = await_maintenance();
 resume_sealing();
 like($merger->query_safe('SELECT 1'), qr/^1$/m, 'the maintenance lock is passed on');
 is(sql(feed(0, $n)), "0|$n|0|0|0", 'the slice is committed: all events are duplicates');
@@ -162,6 +169,28 @@ kill_process('KILL', (worker_pids($node))[0]);
 $node->poll_query_until('postgres', 'SELECT true');
 resume_sealing();
 is_whole($n, 'after the worker was killed');
+
+# A writer has asked the slices while one of them was being made, and waits for a table
+# before it goes on to check its other events. In the meantime the slice is finished.
+my $holder = $node->background_psql('postgres');
+my $locker = $node->background_psql('postgres');
+my $writer = $node->background_psql('postgres');
+$holder->query_safe("SET synchronous_commit = local; BEGIN;\n" . feed(900_000, 900_040));
+halt_sealing();
+my $slices = sql("SELECT count(*) FROM $table{slice}");
+my $both = feed($n - 24000, $n) =~ s/FROM generate_series\((.*?)\) i\)/FROM (SELECT generate_series($1) UNION ALL SELECT generate_series(900000, 900039)) AS _(i))/r;
+$locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event IN SHARE MODE');
+$writer->query_until(qr/sent/, "\\echo sent\nSET synchronous_commit = local; BEGIN;\n$both;\n");
+my $waits = "EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND relation = 'revenue_sink.deferred_event'::regclass AND backend_type = 'client backend')";
+wait_for('the writer waits for the table', $waits);
+$merger = await_maintenance();
+resume_sealing();
+wait_for('the slice is finished', "count(*) > $slices FROM $table{slice}");
+$locker->query_safe('ROLLBACK');
+like($writer->query_safe('SELECT 1'), qr/^0\|24000\|40\|0\|0$/m, 'events of a slice that was finished meanwhile are duplicates');
+$_->query_safe('ROLLBACK') foreach $merger, $writer, $holder;
+$_->quit foreach $merger, $holder, $locker, $writer;
+is_whole($n, 'after a writer that waited for a slice');
 
 # Sealing stops at each of its steps in turn, because somebody has locked the table that
 # comes next; there the worker is cancelled, and then the server crashes.
@@ -192,16 +221,16 @@ is_whole($n, 'sealed after all');
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '1h'");
 $node->restart;
 wait_for('the worker has had its round', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND state = 'idle' AND wait_event = 'Extension' AND query LIKE 'pack%')");
-my $holder = $node->background_psql('postgres');
-my $locker = $node->background_psql('postgres');
-my $writer = $node->background_psql('postgres');
+$holder = $node->background_psql('postgres');
+$locker = $node->background_psql('postgres');
+$writer = $node->background_psql('postgres');
 sql("SELECT revenue_sink.alter_sink('s', max_future => '100 days')");
 $n += 4000;
 is(sql(feed($n - 4000, $n)), '4000|0|0|0|0', 'hot events');
 $holder->query_safe("BEGIN;\n" . feed($n, $n + 40));
 $locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event IN SHARE MODE');
 $writer->query_until(qr/sent/, "\\echo sent\n" . feed($n - 4000, $n + 40) . ";\n");
-wait_for('the writer waits for the table', "EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'revenue_sink.deferred_event'::regclass)");
+wait_for('the writer waits for the table', $waits);
 is(sql(feed($n + 40, $n + 40040)), '40000|0|0|0|0', 'others write more');
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '20ms'");
 $node->reload;
