@@ -256,12 +256,17 @@ kill_server($node);
 $node->start;
 is_whole($n, 'after pieces of filters were lost');
 
+# No worker is there to load anything.
+my $some = $n / 20;
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+$node->restart;
+is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", 'without a worker: events of all slices are duplicates');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 8');
+
 # There is less memory now: for some slices there is none at all, and some are in no
 # group and have their own filters. That depends on how much there is.
 foreach my $kb (1024, 1280, 1408, 1536)
 {
-	my $some = $n / 20;
-
 	$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '${kb}kB'");
 	$node->restart;
 	is(sql(feed(0, 1000)), '0|1000|0|0|0', "$kb kB, right after a restart: events are duplicates");
