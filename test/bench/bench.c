@@ -443,7 +443,7 @@ main(int argc, char **argv)
 	static const Group groups[] = {
 		{"warm_up", group_warm_up}, {"load", group_load}, {"small", group_small},
 		{"seed_big", group_seed_big}, {"seen", group_seen},
-		{"seed_deep", group_seed_deep}, {"deep", group_deep},
+		{"seed_deep", group_seed_deep}, {"few", group_few}, {"deep", group_deep},
 		{"writers", group_writers}, {"wal", group_wal}, {"life", group_life},
 		{"rebuild", group_rebuild}, {"two_phase", group_two_phase}, {"recover", group_recover},
 		{"seed_bound", group_seed_bound}, {"bound", group_bound},

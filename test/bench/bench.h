@@ -30,6 +30,7 @@ extern void group_recover(void);
 extern void group_seed_read(void);
 extern void group_read(void);
 extern void group_seed_deep(void);
+extern void group_few(void);
 extern void group_deep(void);
 
 #endif							/* BENCH_H */

@@ -55,35 +55,32 @@ sample_big(PGconn *conn, const char *name, const char *value)
 }
 
 /*
- * Fresh events in a sink that has seen a million others, and in the big one; and a
- * replay of old events of the big one, at another place in each round.
+ * Fresh events in a sink that has seen a million others. This comes before the big sink
+ * is filled, which leaves no memory to others.
  */
+void
+group_few(void)
+{
+	PGconn	   *conn = open_way(&way_few, true);
+
+	measure(conn, &way_few, NULL, SET_FEW, 0, FEW_SEEN, BATCH);
+	measure(conn, &way_few, "deep_few", SET_DEEP_FRESH + (unsigned) round_number, 0, nevents, BATCH);
+	close_way(conn, &way_few);
+}
+
+/* Fresh events in the big sink, and a replay of old ones, at another place in each round. */
 void
 group_deep(void)
 {
-	for (int i = 0; i < 2; i++)
-	{
-		if ((round_number + i) % 2 == 0)
-		{
-			PGconn	   *conn = open_way(&way_big, false);
-			int64_t		parts = seed() / nevents;
+	PGconn	   *conn = open_way(&way_big, false);
+	int64_t		parts = seed() / nevents;
 
-			measure(conn, &way_big, NULL, SET_DEEP_FRESH + 100 + (unsigned) round_number, 0, FEW_SEEN, BATCH);
-			measure(conn, &way_big, "deep", SET_DEEP_FRESH + (unsigned) round_number, 0, nevents, BATCH);
-			measure_replay(conn, &way_big, "deep_replay", SET_DEEP,
-						   round_number * 7 % (parts / 2 + 1) * nevents, nevents);
-			sample_big(conn, "deep_seen", "seen_events");
-			sample_big(conn, "deep_memory", "seen_bytes_memory / seen_events::numeric");
-			sample_big(conn, "deep_disk", "seen_bytes_disk / seen_events::numeric");
-			PQfinish(conn);
-		}
-		else
-		{
-			PGconn	   *conn = open_way(&way_few, true);
-
-			measure(conn, &way_few, NULL, SET_FEW, 0, FEW_SEEN, BATCH);
-			measure(conn, &way_few, "deep_few", SET_DEEP_FRESH + (unsigned) round_number, 0, nevents, BATCH);
-			close_way(conn, &way_few);
-		}
-	}
+	measure(conn, &way_big, NULL, SET_DEEP_FRESH + 100 + (unsigned) round_number, 0, FEW_SEEN, BATCH);
+	measure(conn, &way_big, "deep", SET_DEEP_FRESH + (unsigned) round_number, 0, nevents, BATCH);
+	measure_replay(conn, &way_big, "deep_replay", SET_DEEP,
+				   round_number * 7 % (parts / 2 + 1) * nevents, nevents);
+	sample_big(conn, "deep_seen", "seen_events");
+	sample_big(conn, "deep_memory", "seen_bytes_memory / seen_events::numeric");
+	sample_big(conn, "deep_disk", "seen_bytes_disk / seen_events::numeric");
+	PQfinish(conn);
 }
