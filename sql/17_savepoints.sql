@@ -1,6 +1,6 @@
 --
--- Savepoints around a batch: those that drivers set before each statement, those
--- of psql, those of exception blocks. A batch that is rolled back with its
+-- Savepoints around a batch: drivers set savepoints before each statement, psql sets
+-- them with ON_ERROR_ROLLBACK, and exception blocks are savepoints. A batch that is rolled back with its
 -- savepoint has not begun; nothing that is written after that commits by itself.
 --
 SET client_min_messages = warning;

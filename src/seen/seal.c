@@ -5,9 +5,8 @@
  *
  * Each event that is hot takes an entry of the index in shared memory, which is what
  * makes the index big, and slow for the caches of the CPU. So the oldest page rows are
- * merged into a slice: rows that are sorted by fingerprint, with a filter that says
- * which fingerprints the slice certainly doesn't have, and which takes a tenth of the
- * memory.
+ * merged into a slice: rows that are sorted by fingerprint. What leads to these rows
+ * (slice.c) takes much less memory.
  *
  * The slice is made in one transaction, which also deletes the page rows; shared
  * memory learns of the slice just before that transaction commits, and the entries of

@@ -238,10 +238,10 @@ is_long(instr_time since)
 /*
  * Check and claim in one hold of the sink lock. Returns how many of the n events
  * have been decided on: all, or none if the sealed slices must be asked again, or
- * those before something that others must not wait for. That is either the lock on deferred_event, if that table is needed and
- * isn't open yet, or the disk, once a look-up had to read from it. Core doesn't
- * count the time that a look-up waits for a block that somebody else reads, so a
- * hold that takes long ends, too.
+ * those before something that others must not wait for. That is either the lock on
+ * deferred_event, if that table is needed and isn't open yet, or the disk, once a
+ * look-up had to read from it. Core doesn't count the time that a look-up waits for a
+ * block that somebody else reads, so a hold that takes long ends, too.
  */
 static int
 claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const RsinkKey *keys, int n,

@@ -5,8 +5,8 @@
  *
  * After a restart whoever comes first lists the slices, which is quick. From then on
  * answers are right, if slow, as each look-up of a fingerprint searches the index of
- * each slice's rows. The worker then loads the slices' fences and filters, one slice
- * after another, in which order neither the answers nor their generation change.
+ * each slice's rows. The worker then loads what leads to the rows, one slice after
+ * another, which makes answers faster and changes none.
  *
  * The worker seals, expires and refreshes under the maintenance lock, so the three
  * don't meet.

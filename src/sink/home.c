@@ -315,8 +315,8 @@ rsink_missing_relation(const RsinkSink *sink, bool views)
 		const char *kind;
 		const char *columns;
 	}			indexes[] = {
-		{"seen", "oldest"}, {"seen", "newest"}, {"spill", "hi"}, {"slice", "slice"}, {"sealed", "slice"}, {"filter", "slice"},
-		 {"delta", "minute"}, {"total", "minute"}
+		{"seen", "oldest"}, {"seen", "newest"}, {"spill", "hi"}, {"slice", "slice"},
+		{"sealed", "slice"}, {"filter", "slice"}, {"delta", "minute"}, {"total", "minute"}
 	};
 
 	for (int i = 0; i < RSINK_NOWN_TABLES; i++)
