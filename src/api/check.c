@@ -30,10 +30,12 @@
 #include "core/compat.h"
 #include "core/spi_util.h"
 #include "seen/filter.h"
+#include "seen/piece.h"
 #include "seen/sealed.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/seen_index.h"
+#include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
 #include "seen/slice.h"
@@ -165,27 +167,27 @@ typedef struct CheckedSlice
 } CheckedSlice;
 
 static void
-take_line(void *arg, uint32 line, const char *bytes)
+take_piece(void *arg, uint32 piece, const ItemPointerData *tid, const char *lines, uint32 nlines)
 {
 	CheckedSlice *checked = arg;
+	uint32		first = piece * RSINK_PIECE_LINES;
 
-	if (line < checked->slice->nlines)
-		memcpy(checked->lines + (Size) line * RSINK_LINE_BYTES, bytes, RSINK_LINE_BYTES);
+	if (lines != NULL && first + nlines <= checked->slice->nlines)
+		memcpy(checked->lines + (Size) first * RSINK_LINE_BYTES, lines, (Size) nlines * RSINK_LINE_BYTES);
 }
 
 /*
- * Check a row of a slice: its place among the others, and that both filters, the one
- * in the tables and the one in memory, know each of its events.
+ * Check a row of a slice: its place among the others, and that the filter in the tables
+ * knows each of its events and that what memory has of the slices leads to each.
  */
 static void
 check_sealed_row(Check *check, RsinkSeen *seen, CheckedSlice *checked, const RsinkSealedRow *row)
 {
 	RsinkKey	keys[RSINK_PAGE_MAX];
-	bool		found[RSINK_PAGE_MAX] = {false};
-	RsinkCandidate *candidates;
-	uint64		generation;
+	bool		filtered[RSINK_PAGE_MAX];	/* does the filter in the tables know the event? */
+	bool		found[RSINK_PAGE_MAX] = {false};	/* do the slices in memory lead to it? */
+	RsinkSliceAnswer answer;
 	int			n = row->page.n;
-	int			ncandidates;
 	bool		disordered = false;
 
 	for (int i = 0; i < n; i++)
@@ -197,8 +199,7 @@ check_sealed_row(Check *check, RsinkSeen *seen, CheckedSlice *checked, const Rsi
 		disordered |= fp->hi < row->first || (checked->nrows > 0 && fp->hi <= checked->last) ||
 			(i > 0 && rsink_fingerprint_cmp(&keys[i - 1].fp, fp) > 0);
 		line = checked->lines + (Size) rsink_filter_line(fp, checked->slice->nlines) * RSINK_LINE_BYTES;
-		if (!rsink_filter_has((const uint64 *) line, fp))
-			checked->unfiltered++;
+		filtered[i] = rsink_filter_has((const uint64 *) line, fp);
 	}
 	if (disordered)
 		problem(check, "slice %d has events that are out of order", row->slice);
@@ -206,14 +207,14 @@ check_sealed_row(Check *check, RsinkSeen *seen, CheckedSlice *checked, const Rsi
 		checked->last = keys[n - 1].fp.hi;
 	checked->nrows++;
 	checked->events += n;
-	ncandidates = rsink_slices_ask(&seen->shared->slices, keys, n, &candidates, &generation);
-	for (int i = 0; i < ncandidates; i++)
-		if (candidates[i].slice == row->slice)
-			found[candidates[i].key] = true;
-	if (candidates != NULL)
-		pfree(candidates);
+	rsink_lookup_candidates(seen, keys, n, &answer);
+	for (int i = 0; i < answer.ncandidates; i++)
+		if (answer.candidates[i].slice == row->slice)
+			found[answer.candidates[i].key] = true;
+	if (answer.candidates != NULL)
+		pfree(answer.candidates);
 	for (int i = 0; i < n; i++)
-		checked->unfiltered += !found[i];
+		checked->unfiltered += !filtered[i] || !found[i];
 }
 
 /*
@@ -237,7 +238,7 @@ check_slice(Check *check, RsinkSeen *seen, const RsinkSliceRow *slice, Tuplesort
 	/* a line that the tables lack says "maybe", as all of its bits are set */
 	checked.lines = palloc_extended((Size) slice->nlines * RSINK_LINE_BYTES, MCXT_ALLOC_HUGE);
 	memset(checked.lines, 0xFF, (Size) slice->nlines * RSINK_LINE_BYTES);
-	rsink_filter_read(check->sink, GetActiveSnapshot(), slice->number, take_line, &checked);
+	rsink_filter_read(check->sink, GetActiveSnapshot(), slice->number, take_piece, &checked);
 	ScanKeyInit(&key, Anum_sealed_slice, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(slice->number));
 	scan = systable_beginscan_ordered(rel, index, GetActiveSnapshot(), 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))

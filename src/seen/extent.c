@@ -18,42 +18,38 @@ StaticAssertDecl(RSINK_LINE_BYTES % sizeof(RsinkFence) == 0, "no fence lies acro
 
 /*
  * Take chunks for so many fences and lines from the pool, as long as more than the part
- * "reserve" of the pool is free. The chunks are zeroed. If there is no room for all
- * fences, the extent stays empty; if there is none for a line, that line is missing.
+ * "reserve" of the pool is free. The chunks are zeroed. False: there is no room for all,
+ * and the extent is empty.
  */
-void
-rsink_extent_allocate(RsinkExtent *extent, uint32 nrows, uint32 nlines, double reserve)
+bool
+rsink_extent_allocate(RsinkExtent *extent, uint32 nfences, uint32 nlines, double reserve)
 {
-	Size		most = (Size) nrows * sizeof(RsinkFence) + (Size) nlines * RSINK_LINE_BYTES + RSINK_LINE_BYTES;
-	uint32	   *map;
+	Size		most = (Size) nfences * sizeof(RsinkFence) + (Size) nlines * RSINK_LINE_BYTES + RSINK_LINE_BYTES;
+	uint32		nchunks;
 
 	/* the numbers of the chunks take room in the first chunk themselves */
 	most += (most / rsink_pool->chunk_bytes + 2) * sizeof(uint32);
 	if (nlines > 0)
 		most += RSINK_EXTENT_ALIGN;
+	nchunks = (uint32) ((most + rsink_pool->chunk_bytes - 1) / rsink_pool->chunk_bytes);
 	extent->head = RSINK_NO_CHUNK;
-	extent->nchunks = (uint32) ((most + rsink_pool->chunk_bytes - 1) / rsink_pool->chunk_bytes);
-	extent->nrows = nrows;
+	extent->nchunks = 0;
+	extent->nfences = nfences;
 	extent->nlines = nlines;
-	if (rsink_extent_map_bytes(extent) <= rsink_pool->chunk_bytes && rsink_pool_free() > reserve)
-		extent->head = rsink_chunk_alloc();
-	if (extent->head == RSINK_NO_CHUNK)
+	while (extent->nchunks < nchunks && nchunks * sizeof(uint32) <= rsink_pool->chunk_bytes)
 	{
-		extent->nchunks = extent->nrows = extent->nlines = 0;
-		return;
+		uint32		chunk = rsink_pool_free() > reserve ? rsink_chunk_alloc() : RSINK_NO_CHUNK;
+
+		if (chunk == RSINK_NO_CHUNK)
+			break;
+		if (extent->head == RSINK_NO_CHUNK)
+			extent->head = chunk;
+		((uint32 *) rsink_chunk(extent->head))[extent->nchunks++] = chunk;
 	}
-	map = rsink_chunk(extent->head);
-	map[0] = extent->head;
-	for (uint32 i = 1; i < extent->nchunks; i++)
-	{
-		map[i] = rsink_pool_free() > reserve ? rsink_chunk_alloc() : RSINK_NO_CHUNK;
-		if (map[i] == RSINK_NO_CHUNK && i * rsink_pool->chunk_bytes < rsink_extent_lines_start(extent))
-		{
-			extent->nchunks = i;
-			rsink_extent_free(extent);
-			return;
-		}
-	}
+	if (extent->nchunks == nchunks)
+		return true;
+	rsink_extent_free(extent);
+	return false;
 }
 
 /* Give the chunks of an extent back to the pool. */
@@ -66,24 +62,15 @@ rsink_extent_free(RsinkExtent *extent)
 
 		/* the first chunk, which has the map, comes last */
 		for (uint32 i = extent->nchunks; i-- > 0;)
-			if (map[i] != RSINK_NO_CHUNK)
-				rsink_chunk_free(map[i]);
+			rsink_chunk_free(map[i]);
 	}
 	extent->head = RSINK_NO_CHUNK;
-	extent->nchunks = extent->nrows = extent->nlines = 0;
+	extent->nchunks = extent->nfences = extent->nlines = 0;
 }
 
 /* The memory that an extent takes, in bytes. */
 Size
 rsink_extent_bytes(const RsinkExtent *extent)
 {
-	const uint32 *map;
-	Size		bytes = 0;
-
-	if (extent->head == RSINK_NO_CHUNK)
-		return 0;
-	map = rsink_chunk(extent->head);
-	for (uint32 i = 0; i < extent->nchunks; i++)
-		bytes += map[i] != RSINK_NO_CHUNK ? rsink_pool->chunk_bytes : 0;
-	return bytes;
+	return extent->nchunks * rsink_pool->chunk_bytes;
 }

@@ -26,17 +26,17 @@ typedef struct RsinkFence
 /* Lines begin at a multiple of this many bytes, the size of a page of memory. */
 #define RSINK_EXTENT_ALIGN 4096
 
-/* Fences and lines, either of which there may be none. */
+/* Fences or lines; one that is empty has neither. */
 typedef struct RsinkExtent
 {
 	uint32		head;			/* the first chunk, which begins with the numbers of all
 								 * chunks; or RSINK_NO_CHUNK */
 	uint32		nchunks;
-	uint32		nrows;			/* fences */
+	uint32		nfences;
 	uint32		nlines;
 } RsinkExtent;
 
-extern void rsink_extent_allocate(RsinkExtent *extent, uint32 nrows, uint32 nlines, double reserve);
+extern bool rsink_extent_allocate(RsinkExtent *extent, uint32 nfences, uint32 nlines, double reserve);
 extern void rsink_extent_free(RsinkExtent *extent);
 extern Size rsink_extent_bytes(const RsinkExtent *extent);
 
@@ -50,20 +50,16 @@ rsink_extent_map_bytes(const RsinkExtent *extent)
 static inline Size
 rsink_extent_lines_start(const RsinkExtent *extent)
 {
-	if (extent->nlines == 0)
-		return rsink_extent_map_bytes(extent) + extent->nrows * sizeof(RsinkFence);
-	return TYPEALIGN(RSINK_EXTENT_ALIGN, rsink_extent_map_bytes(extent) + extent->nrows * sizeof(RsinkFence));
+	return TYPEALIGN(RSINK_EXTENT_ALIGN, rsink_extent_map_bytes(extent) + extent->nfences * sizeof(RsinkFence));
 }
 
-/* The byte at this position; NULL if its chunk is missing. */
+/* The byte at this position. */
 static inline char *
 rsink_extent_byte(const RsinkExtent *extent, Size position)
 {
 	const uint32 *map = (const uint32 *) rsink_chunk(extent->head);
-	uint32		chunk = map[position >> rsink_pool->chunk_shift];
 
-	return chunk == RSINK_NO_CHUNK ? NULL :
-		(char *) rsink_chunk(chunk) + (position & (rsink_pool->chunk_bytes - 1));
+	return (char *) rsink_chunk(map[position >> rsink_pool->chunk_shift]) + (position & (rsink_pool->chunk_bytes - 1));
 }
 
 /* The i-th fence. */
@@ -73,7 +69,7 @@ rsink_extent_fence(const RsinkExtent *extent, uint32 i)
 	return (RsinkFence *) rsink_extent_byte(extent, rsink_extent_map_bytes(extent) + (Size) i * sizeof(RsinkFence));
 }
 
-/* The i-th line; NULL if memory doesn't have it. */
+/* The i-th line. */
 static inline uint64 *
 rsink_extent_line(const RsinkExtent *extent, uint32 i)
 {

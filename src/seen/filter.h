@@ -23,8 +23,8 @@
  * Bits of a filter per fingerprint, and how many of them a fingerprint sets. Filters are
  * in the tables, so these may not change.
  */
-#define RSINK_FILTER_BITS 8
-#define RSINK_FILTER_PROBES 5
+#define RSINK_FILTER_BITS 12
+#define RSINK_FILTER_PROBES 6
 
 /* The number of lines that a filter of so many fingerprints has. */
 static inline uint32

@@ -44,6 +44,7 @@
 #include "core/spi_util.h"
 #include "seen/expire.h"
 #include "seen/filter.h"
+#include "seen/piece.h"
 #include "seen/pool.h"
 #include "seen/seal.h"
 #include "seen/sealed.h"
@@ -60,12 +61,17 @@
 #define SEAL_EVENTS		INT64CONST(1000000)
 
 /*
- * Sealing begins when the index has so many events that it takes this part of the pool,
- * and leaves a part of these events.
+ * Sealing begins when the index has so many events that a slice of SEAL_EVENTS can be
+ * made of them, but within these parts of the pool; and it leaves a part of these events.
  */
-#define SEAL_ABOVE		(1.0 / 20)
-#define SEAL_LEAVE		(1.0 / 4)
-#define ENTRY_BYTES		13		/* of the index, with what is free */
+#define SEAL_ABOVE_LEAST	(1.0 / 20)
+#define SEAL_ABOVE_MOST		(1.0 / 4)
+#define SEAL_LEAVE			(1.0 / 4)
+#define ENTRY_BYTES			13	/* of the index, with what is free */
+
+/* The parts of the pool between which slices leave one to the index. */
+#define RESERVE_LEAST		(1.0 / 16)
+#define RESERVE_MOST		(1.0 / 4)
 
 /* A slice has this part at least of the events that it could get. */
 #define SEAL_LEAST		(1.0 / 4)
@@ -149,14 +155,27 @@ row_end(const RsinkKey *keys, int from, int n)
 	return end;
 }
 
-/* Insert the rows of a slice. Sets an array of fences, and returns how many there are. */
+/* The fences of a slice's rows and of its filter's pieces, as they are written. */
+typedef struct Fences
+{
+	RsinkFence *fence;
+	uint32		n;
+} Fences;
+
+static void
+note_fence(Fences *fences, uint64 first, const ItemPointerData *tid)
+{
+	fences->fence[fences->n].first = first;
+	fences->fence[fences->n].block = ItemPointerGetBlockNumber(tid);
+	fences->fence[fences->n++].offset = ItemPointerGetOffsetNumber(tid);
+}
+
+/* Insert the rows of a slice, and add their fences. Returns how many there are. */
 static uint32
-write_rows(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, RsinkFence **fences)
+write_rows(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, Fences *fences)
 {
 	RsinkTable	table;
-	uint32		nrows = 0;
 
-	*fences = palloc_extended((2 * (n / RSINK_PAGE_MAX) + 2) * sizeof(RsinkFence), MCXT_ALLOC_HUGE);
 	rsink_table_open(&table, sink->sealed);
 	for (int from = 0, end; from < n; from = end)
 	{
@@ -166,44 +185,48 @@ write_rows(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, Rsi
 		end = row_end(keys, from, n);
 		tuple = rsink_sealed_form(RelationGetDescr(table.rel), number, keys + from, end - from);
 		rsink_table_insert(&table, tuple);
-		(*fences)[nrows].first = keys[from].fp.hi;
-		(*fences)[nrows].block = ItemPointerGetBlockNumber(&tuple->t_self);
-		(*fences)[nrows++].offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+		note_fence(fences, keys[from].fp.hi, &tuple->t_self);
 		heap_freetuple(tuple);
 	}
 	rsink_table_close(&table);
-	return nrows;
+	return fences->n;
 }
 
-/* Make the filter of n keys, and insert its pieces. Returns its lines. */
-static uint64 *
-write_filter(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, uint32 nlines)
+/* Insert the pieces of the filter of n keys, and add their fences. */
+static void
+write_filter(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, uint32 nlines, Fences *fences)
 {
-	uint64	   *lines = palloc_extended((Size) nlines * RSINK_LINE_BYTES, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	bytea	   *bytes = palloc(VARHDRSZ + RSINK_PIECE_LINES * RSINK_LINE_BYTES);
+	uint64	   *lines = palloc(RSINK_PIECE_LINES * RSINK_LINE_BYTES);
 	RsinkTable	table;
+	int			i = 0;
 
-	for (int i = 0; i < n; i++)
-		rsink_filter_set(lines + (Size) rsink_filter_line(&keys[i].fp, nlines) * RSINK_LINE_WORDS,
-						 &keys[i].fp);
 	rsink_table_open(&table, sink->filter);
 	for (uint32 first = 0; first < nlines; first += RSINK_PIECE_LINES)
 	{
-		Size		size = Min(nlines - first, RSINK_PIECE_LINES) * RSINK_LINE_BYTES;
+		uint32		end = Min(first + RSINK_PIECE_LINES, nlines);
+		Size		size = (end - first) * RSINK_LINE_BYTES;
 		Datum		values[Natts_filter];
 		bool		nulls[Natts_filter] = {false};
+		HeapTuple	tuple;
 
 		CHECK_FOR_INTERRUPTS();
+		memset(lines, 0, size);
+		for (uint32 line; i < n && (line = rsink_filter_line(&keys[i].fp, nlines)) < end; i++)
+			rsink_filter_set(lines + (Size) (line - first) * RSINK_LINE_WORDS, &keys[i].fp);
 		SET_VARSIZE(bytes, VARHDRSZ + size);
-		memcpy(VARDATA(bytes), lines + (Size) first * RSINK_LINE_WORDS, size);
+		memcpy(VARDATA(bytes), lines, size);
 		values[Anum_filter_slice - 1] = Int32GetDatum(number);
 		values[Anum_filter_piece - 1] = Int32GetDatum(first / RSINK_PIECE_LINES);
 		values[Anum_filter_lines - 1] = PointerGetDatum(bytes);
-		rsink_table_insert_values(&table, values, nulls);
+		tuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
+		rsink_table_insert(&table, tuple);
+		note_fence(fences, first / RSINK_PIECE_LINES, &tuple->t_self);
+		heap_freetuple(tuple);
 	}
 	rsink_table_close(&table);
 	pfree(bytes);
-	return lines;
+	pfree(lines);
 }
 
 /* Insert the row that describes a slice. */
@@ -241,33 +264,21 @@ delete_rows(RsinkSeen *seen, const Harvest *h, const RsinkKey *keys)
 }
 
 /*
- * Tell shared memory of a slice, with its fences and its filter as far as there is
- * room for them. The transaction must commit right after.
+ * Tell shared memory of a slice, with its fences, the first nrows of which are those of
+ * rows, as far as there is room for them. The transaction must commit right after.
  */
 static void
-publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const RsinkFence *fences, uint32 nrows,
-		const uint64 *lines, uint32 nlines)
+publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const Fences *fences, uint32 nrows,
+		uint32 nlines)
 {
 	RsinkSlices *slices = &sink->shared->slices;
-	RsinkSlice	slice = {.number = number};
+	RsinkSlice	slice = {.number = number,.nlines = nlines};
 
-	rsink_slice_allocate(slices, &slice, n, nrows, nlines);
+	rsink_slice_allocate(slices, &slice, n, nrows);
 	if (slice.group >= 0 && !rsink_group_enter(slices, &slice, keys, n))
-	{
-		/* the group is full before it should be: the slice has its own filter */
-		slice.group = -1;
-		rsink_extent_free(&slice.extent);
-		rsink_extent_allocate(&slice.extent, nrows, nlines, RSINK_SLICE_RESERVE);
-	}
-	for (uint32 i = 0; i < slice.extent.nrows; i++)
-		*rsink_extent_fence(&slice.extent, i) = fences[i];
-	for (uint32 i = 0; i < slice.extent.nlines; i++)
-	{
-		uint64	   *line = rsink_extent_line(&slice.extent, i);
-
-		if (line != NULL)
-			memcpy(line, lines + (Size) i * RSINK_LINE_WORDS, RSINK_LINE_BYTES);
-	}
+		slice.group = -1;		/* the group is full before it should be */
+	for (uint32 i = 0; i < slice.extent.nfences; i++)
+		*rsink_extent_fence(&slice.extent, i) = fences->fence[i];
 	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
 	if (sink->shared->seen == sink->seen && slices->loaded)
 	{
@@ -282,33 +293,54 @@ publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const RsinkF
 			 errmsg("sink \"%s\" has been adopted while its events were sealed", sink->name)));
 }
 
-/* The number of events in the index at which sealing begins. */
+/* The pool's size in bytes. */
+static double
+pool_bytes(void)
+{
+	return (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
+}
+
+/*
+ * The number of events in the index at which sealing begins. While there is little
+ * memory left, every sink makes do with little.
+ */
 static double
 hot_limit(void)
 {
-	return (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes * SEAL_ABOVE / ENTRY_BYTES;
+	double		slice = SEAL_EVENTS / (1 - SEAL_LEAVE) * ENTRY_BYTES;
+	double		least = pool_bytes() * SEAL_ABOVE_LEAST;
+	double		most = pool_bytes() * SEAL_ABOVE_MOST;
+
+	if (rsink_pool_free() < rsink_slice_reserve() / 2)
+		most = least;
+	return Max(least, Min(slice, most)) / ENTRY_BYTES;
 }
 
 /* The most events that a slice has, in a pool of this size. */
 int64
 rsink_seal_most(void)
 {
-	return Min(SEAL_EVENTS, (int64) (hot_limit() * (1 - SEAL_LEAVE)));
+	double		most = pool_bytes() * SEAL_ABOVE_MOST / ENTRY_BYTES * (1 - SEAL_LEAVE);
+
+	return Min(SEAL_EVENTS, (int64) most);
 }
 
-/*
- * How many events are to be sealed now, at most; 0 if none. While there is no memory
- * for another slice's filter, events stay in the index for as long as it has room.
- */
+/* The part of the pool that slices leave to the index, for what comes while others are sealed. */
+double
+rsink_slice_reserve(void)
+{
+	double		part = SEAL_EVENTS * (double) ENTRY_BYTES / pool_bytes();
+
+	return Max(RESERVE_LEAST, Min(RESERVE_MOST, part));
+}
+
+/* How many events are to be sealed now, at most; 0 if none. */
 static int64
 to_be_sealed(const RsinkShared *shared)
 {
-	double		bytes = rsink_seal_most() * (RSINK_FILTER_BITS / 8.0);
-	double		part = bytes / ((double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes);
 	double		entries = (double) shared->index.nentries;
 
-	if (!shared->built || entries <= hot_limit() || shared->slices.n >= RSINK_MAX_SLICES ||
-		rsink_pool_free() < RSINK_SLICE_RESERVE + part)
+	if (!shared->built || entries <= hot_limit() || shared->slices.n >= RSINK_MAX_SLICES)
 		return 0;
 	return Min(rsink_seal_most(), (int64) (entries - hot_limit() * SEAL_LEAVE));
 }
@@ -340,20 +372,21 @@ rsink_seal(RsinkSink *sink)
 		RsinkKey   *scratch = palloc_extended(h.nkeys * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
 		const RsinkKey *keys = rsink_sort_keys(h.keys, scratch, h.nkeys);
 		uint32		nlines = rsink_filter_lines(h.nkeys);
-		RsinkFence *fences;
+		Fences		fences = {0};
 		uint32		nrows;
-		uint64	   *lines;
 		RsinkSpi	spi;
 		int32		number;
 
 		rsink_spi_begin(&spi);
 		number = new_slice(sink);
 		rsink_spi_end(&spi);
+		fences.fence = palloc_extended((2 * (h.nkeys / RSINK_PAGE_MAX) + 2 + RSINK_FILTER_PIECES(nlines)) *
+									   sizeof(RsinkFence), MCXT_ALLOC_HUGE);
 		nrows = write_rows(sink, number, keys, h.nkeys, &fences);
-		lines = write_filter(sink, number, keys, h.nkeys, nlines);
+		write_filter(sink, number, keys, h.nkeys, nlines, &fences);
 		write_slice(sink, number, &h, nrows, nlines);
 		delete_rows(&seen, &h, keys);
-		publish(sink, number, keys, h.nkeys, fences, nrows, lines, nlines);
+		publish(sink, number, keys, h.nkeys, &fences, nrows, nlines);
 		sealed = h.nkeys;
 	}
 	rsink_seen_end(&seen);

@@ -10,10 +10,8 @@
 
 #include "sink/sink.h"
 
-/* The lines of a piece of a filter, of which a row has one. */
-#define RSINK_PIECE_LINES 126
-
 extern int64 rsink_seal_most(void);
+extern double rsink_slice_reserve(void);
 extern int64 rsink_seal(RsinkSink *sink);
 extern int64 rsink_expire_slice(RsinkSink *sink, TimestampTz horizon, int64 *events);
 

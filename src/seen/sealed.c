@@ -5,29 +5,21 @@
  *
  * A row of a slice fills a page, as a page row does, and has the fingerprints between
  * its first one and the first one of the next row of the slice. A fence leads to the
- * row. After VACUUM FULL, for example, fences lead elsewhere; then the index of the
- * table leads to the row.
+ * row, or else the primary key of the table does (hint.c).
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "executor/tuptable.h"
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #include "apply/event.h"
 #include "apply/fingerprint.h"
 #include "core/catalog.h"
-#include "core/compat.h"
+#include "seen/hint.h"
 #include "seen/sealed.h"
 #include "seen/seen_page.h"
 #include "seen/slice.h"
@@ -83,106 +75,45 @@ rsink_sealed_deform(TupleDesc desc, HeapTuple tuple, RsinkSealedRow *row)
 void
 rsink_sealed_begin(RsinkSealedReader *reader, Oid relid)
 {
-	memset(reader, 0, sizeof(RsinkSealedReader));
-	reader->relid = relid;
-	reader->context = CurrentMemoryContext;
-	reader->buffer = InvalidBuffer;
+	rsink_hint_begin(&reader->hint, relid, Anum_sealed_slice);
 }
 
 /* Unpin the last row that was read. The reader may go on to read. */
 void
 rsink_sealed_rest(RsinkSealedReader *reader)
 {
-	if (BufferIsValid(reader->buffer))
-		ReleaseBuffer(reader->buffer);
-	reader->buffer = InvalidBuffer;
+	rsink_hint_rest(&reader->hint);
 }
 
 /* Close the table, whose lock is held until the end of the transaction. */
 void
 rsink_sealed_end(RsinkSealedReader *reader)
 {
-	rsink_sealed_rest(reader);
-	if (reader->scan != NULL)
-	{
-		index_endscan(reader->scan);
-		ExecDropSingleTupleTableSlot(reader->slot);
-	}
-	if (reader->rel != NULL)
-	{
-		index_close(reader->index, NoLock);
-		table_close(reader->rel, NoLock);
-	}
-	reader->rel = reader->index = NULL;
-	reader->scan = NULL;
+	rsink_hint_end(&reader->hint);
 }
 
-/* Open the table and its index. Takes AccessShareLock on both. */
-static void
-open_table(RsinkSealedReader *reader)
-{
-	MemoryContext old = MemoryContextSwitchTo(reader->context);
-
-	reader->rel = table_open(reader->relid, AccessShareLock);
-	rsink_require_heap(reader->rel);
-	reader->index = index_open(rsink_table_index(reader->rel, Anum_sealed_slice), AccessShareLock);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * Read the row at this address, if SnapshotDirty sees one and it can be the row of
- * this slice for this fingerprint.
- */
+/* Take the row just read apart, if it can be the row of this slice for this fingerprint. */
 static bool
-read_row(RsinkSealedReader *reader, const ItemPointerData *tid, int32 slice, uint64 hi)
+take_row(RsinkSealedReader *reader, const ItemPointerData *tid, int32 slice, uint64 hi)
 {
-	SnapshotData dirty;
-
-	rsink_sealed_rest(reader);
-	if (ItemPointerGetBlockNumberNoCheck(tid) >= RelationGetNumberOfBlocks(reader->rel))
-		return false;
-	InitDirtySnapshot(dirty);
-	reader->tuple.t_self = *tid;
-	if (!heap_fetch(reader->rel, &dirty, &reader->tuple, &reader->buffer, false))
-	{
-		reader->buffer = InvalidBuffer;
-		return false;
-	}
-	rsink_sealed_deform(RelationGetDescr(reader->rel), &reader->tuple, &reader->row);
+	rsink_sealed_deform(RelationGetDescr(reader->hint.rel), &reader->hint.tuple, &reader->row);
 	if (reader->row.slice != slice || reader->row.first > hi)
 	{
-		rsink_sealed_rest(reader);
+		rsink_hint_rest(&reader->hint);
 		return false;
 	}
 	reader->tid = *tid;
-	reader->state = TransactionIdIsValid(dirty.xmin) ? RSINK_ROW_UNFINISHED : RSINK_ROW_COUNTED;
 	return true;
 }
 
-/* Find the row of a slice that may have a fingerprint in the table's index. */
+/* Find the row of a slice that may have a fingerprint, by its fence or else by the primary key. */
 static bool
-search_row(RsinkSealedReader *reader, int32 slice, uint64 hi)
+find_row(RsinkSealedReader *reader, const RsinkCandidate *candidate, const ItemPointerData *tid, uint64 hi)
 {
-	MemoryContext old = MemoryContextSwitchTo(reader->context);
-	ScanKeyData keys[2];
-	ItemPointerData tid;
-	bool		found;
-
-	if (reader->scan == NULL)
-	{
-		InitDirtySnapshot(reader->dirty);
-		reader->slot = table_slot_create(reader->rel, NULL);
-		reader->scan = rsink_index_beginscan(reader->rel, reader->index, &reader->dirty, 2);
-	}
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(slice));
-	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(rsink_sealed_first(hi)));
-	index_rescan(reader->scan, keys, 2, NULL, 0);
-	found = index_getnext_slot(reader->scan, BackwardScanDirection, reader->slot);
-	if (found)
-		tid = reader->slot->tts_tid;
-	ExecClearTuple(reader->slot);
-	MemoryContextSwitchTo(old);
-	return found && read_row(reader, &tid, slice, hi);
+	return (rsink_hint_follow(&reader->hint, tid) && take_row(reader, tid, candidate->slice, hi) &&
+			reader->row.first == candidate->fence.first) ||
+		(rsink_hint_search(&reader->hint, candidate->slice, Int64GetDatum(rsink_sealed_first(hi)), F_INT8LE) &&
+		 take_row(reader, tid, candidate->slice, hi));
 }
 
 /*
@@ -201,21 +132,16 @@ rsink_sealed_state(RsinkSealedReader *reader, const RsinkCandidate *candidate,
 	ItemPointerData tid;
 	int			i;
 
-	if (reader->rel == NULL)
-		open_table(reader);
+	rsink_hint_open(&reader->hint);
 	ItemPointerSetInvalid(&tid);
 	if (candidate->fence.block != InvalidBlockNumber)
 		ItemPointerSet(&tid, candidate->fence.block, candidate->fence.offset);
-	if (again || !BufferIsValid(reader->buffer) || reader->row.slice != candidate->slice ||
-		!ItemPointerEquals(&reader->tid, &tid))
-	{
-		if (!(ItemPointerIsValid(&tid) && read_row(reader, &tid, candidate->slice, fp->hi) &&
-			  reader->row.first == candidate->fence.first) &&
-			!search_row(reader, candidate->slice, fp->hi))
-			return RSINK_ROW_GONE;
-	}
+	if ((again || !BufferIsValid(reader->hint.buffer) || reader->row.slice != candidate->slice ||
+		 !ItemPointerIsValid(&tid) || !ItemPointerEquals(&reader->tid, &tid)) &&
+		!find_row(reader, candidate, &tid, fp->hi))
+		return RSINK_ROW_GONE;
 	if ((i = rsink_page_find(&reader->row.page, fp)) < 0)
 		return RSINK_ROW_GONE;
 	memcpy(payload, reader->row.page.payload + i * sizeof(uint32), sizeof(uint32));
-	return reader->state;
+	return reader->hint.unfinished ? RSINK_ROW_UNFINISHED : RSINK_ROW_COUNTED;
 }

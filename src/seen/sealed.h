@@ -8,14 +8,12 @@
 #ifndef RSINK_SEALED_H
 #define RSINK_SEALED_H
 
-#include "access/genam.h"
 #include "access/htup.h"
-#include "executor/tuptable.h"
-#include "utils/relcache.h"
-#include "utils/snapshot.h"
+#include "storage/itemptr.h"
 
 #include "apply/event.h"
 #include "apply/fingerprint.h"
+#include "seen/hint.h"
 #include "seen/seen_page.h"
 #include "seen/slice.h"
 
@@ -30,17 +28,8 @@ typedef struct RsinkSealedRow
 /* Reads rows of sealed slices, and keeps the last one pinned. */
 typedef struct RsinkSealedReader
 {
-	Oid			relid;
-	MemoryContext context;		/* in which the table is opened */
-	Relation	rel;			/* NULL until the first look-up */
-	Relation	index;
-	IndexScanDesc scan;			/* NULL until a fence was wrong or missing */
-	TupleTableSlot *slot;
-	SnapshotData dirty;
-	Buffer		buffer;			/* of the row below, or invalid */
-	ItemPointerData tid;
-	RsinkRowState state;
-	HeapTupleData tuple;
+	RsinkHintReader hint;
+	ItemPointerData tid;		/* the fence by which the row below was asked for */
 	RsinkSealedRow row;
 } RsinkSealedReader;
 

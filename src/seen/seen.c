@@ -108,6 +108,7 @@ rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
 	rsink_table_open(&seen->pages, sink->seen);
 	rsink_table_open(&seen->spill, sink->spill);
 	rsink_sealed_begin(&seen->sealed, sink->sealed);
+	rsink_hint_begin(&seen->pieces, sink->filter, Anum_filter_slice);
 }
 
 /*
@@ -120,6 +121,7 @@ rsink_seen_end(RsinkSeen *seen)
 	rsink_table_close(&seen->pages);
 	rsink_table_close(&seen->spill);
 	rsink_sealed_end(&seen->sealed);
+	rsink_hint_end(&seen->pieces);
 	if (seen->deferred.rel != NULL)
 		rsink_table_close(&seen->deferred);
 }

@@ -11,6 +11,7 @@
 #include "apply/event.h"
 #include "apply/fingerprint.h"
 #include "core/catalog.h"
+#include "seen/hint.h"
 #include "seen/seen_page.h"
 #include "seen/sealed.h"
 #include "sink/sink.h"
@@ -30,6 +31,7 @@ typedef struct RsinkSeen
 	RsinkTable	pages;
 	RsinkTable	spill;
 	RsinkSealedReader sealed;	/* rows of sealed slices */
+	RsinkHintReader pieces;		/* of their filters */
 	RsinkTable	deferred;		/* deferred_event; rel is NULL until it is needed */
 	MemoryContext context;		/* in which the tables are opened */
 	bool		settling;		/* do the events come from deferred_event? */

@@ -34,6 +34,8 @@
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
 #include "seen/seen_spill.h"
+#include "seen/hint.h"
+#include "seen/piece.h"
 #include "seen/sealed.h"
 #include "seen/slice.h"
 #include "sink/slot.h"
@@ -138,40 +140,85 @@ is_counted_by(RsinkLookup *lookup, const ItemPointerData *tids, int n, const Rsi
 	return false;
 }
 
+/* Add to the answer which of the keys the pieces of filters that are to be asked let pass. */
+static void
+ask_pieces(RsinkSeen *seen, RsinkSliceAnswer *answer)
+{
+	RsinkHintReader *reader = &seen->pieces;
+	int			from = answer->ncandidates;
+
+	for (int i = 0; i < answer->nasks; i++)
+	{
+		const RsinkPieceAsk *ask = &answer->asks[i];
+		uint32		nlines = 0;
+		const char *lines;
+
+		CHECK_FOR_INTERRUPTS();
+		lines = rsink_piece_read(reader, ask, &nlines);
+		for (int key = ask->from; key < ask->from + ask->nkeys; key++)
+		{
+			RsinkCandidate candidate = {.key = key,.slice = ask->slice,.fence.block = InvalidBlockNumber};
+
+			if (rsink_piece_has(ask, lines, nlines, &answer->keys[key].fp))
+				rsink_slices_add(answer, &candidate);
+		}
+	}
+	rsink_hint_rest(reader);
+	if (answer->ncandidates > from)
+		rsink_slices_lead(&seen->shared->slices, answer, from);
+}
+
+/*
+ * Which of n sorted keys may be in which sealed slice? Sets the answer, whose arrays are
+ * in the current memory context. Takes the slices lock in share mode, and
+ * AccessShareLock on the table of filters if it has to be read. Heeds cancels.
+ */
+void
+rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSliceAnswer *answer)
+{
+	rsink_slices_ask(&seen->shared->slices, keys, n, answer);
+	if (answer->nasks > 0)
+	{
+		ask_pieces(seen, answer);
+		pfree(answer->asks);
+	}
+}
+
 /*
  * Ask the sealed slices for n sorted keys, before the sink lock is taken; what they
  * said before is forgotten. Takes the slices lock in share mode, and AccessShareLock
- * on the table of sealed rows if there is something to read. Heeds cancels.
+ * on the tables of filters and of sealed rows if there is something to read. Heeds
+ * cancels.
  */
 void
 rsink_lookup_sealed(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSealedAnswers *answers)
 {
-	RsinkCandidate *candidates;
-	int			ncandidates = rsink_slices_ask(&seen->shared->slices, keys, n, &candidates,
-											   &answers->generation);
+	RsinkSliceAnswer maybe;
 
+	rsink_lookup_candidates(seen, keys, n, &maybe);
+	answers->generation = maybe.generation;
 	if (answers->answer != NULL)
 		pfree(answers->answer);
-	answers->answer = ncandidates == 0 ? NULL : palloc0(n * sizeof(RsinkSealedAnswer));
-	for (int i = 0; i < ncandidates; i++)
+	answers->answer = maybe.ncandidates == 0 ? NULL : palloc0(n * sizeof(RsinkSealedAnswer));
+	for (int i = 0; i < maybe.ncandidates; i++)
 	{
-		RsinkSealedAnswer *answer = &answers->answer[candidates[i].key];
+		const RsinkCandidate *candidate = &maybe.candidates[i];
+		RsinkSealedAnswer *answer = &answers->answer[candidate->key];
 		uint32		payload;
 		RsinkRowState state;
 
 		CHECK_FOR_INTERRUPTS();
 		if (answer->state == RSINK_ROW_COUNTED)
 			continue;
-		state = rsink_sealed_state(&seen->sealed, &candidates[i], &keys[candidates[i].key].fp,
-								   false, &payload);
+		state = rsink_sealed_state(&seen->sealed, candidate, &keys[candidate->key].fp, false, &payload);
 		if (state == RSINK_ROW_GONE)
 			continue;
 		answer->state = state;
 		answer->payload = payload;
-		answer->row = candidates[i];
+		answer->row = *candidate;
 	}
-	if (candidates != NULL)
-		pfree(candidates);
+	if (maybe.candidates != NULL)
+		pfree(maybe.candidates);
 
 	/* under the sink lock, states must be read anew */
 	rsink_sealed_rest(&seen->sealed);

@@ -63,6 +63,7 @@ extern bool rsink_seen_deleting;
 extern void rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen,
 							   const RsinkSealedAnswers *answers, int from);
 extern void rsink_lookup_end(RsinkLookup *lookup);
+extern void rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSliceAnswer *answer);
 extern void rsink_lookup_sealed(RsinkSeen *seen, const RsinkKey *keys, int n,
 								RsinkSealedAnswers *answers);
 extern int	rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n);

@@ -6,15 +6,16 @@
  * Slices are small, so that events that came together, and come together again in a
  * replay, lie in few rows. Asking many slices one by one would take long, so slices form
  * groups: a table in memory says which slices of the group may have a fingerprint.
- * A slice for whose group there was no room has a filter of its own, which says which
- * fingerprints are certainly not in the slice. A fence per row says where the row is
- * that may have a fingerprint.
+ * A slice for whose group there was no room is cold: its filter, which says which
+ * fingerprints are certainly not in the slice, is read from the filter's table. A fence
+ * per row says where the row is that may have a fingerprint, and a fence per piece of
+ * the filter where that piece is.
  *
  * All of it can be had again from the tables (slice_load.c). Fences are hints: whoever
  * follows one makes sure that the row is the one that the fence speaks of. What a
  * group's table or a filter rules out is believed. But the rows of a slice never change,
- * and they are in the group's table, or in the filter, before the slice is put into
- * the set.
+ * and they are in the group's table, and the filter in its table, before the slice is
+ * put into the set.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,6 +28,7 @@
 #include "apply/fingerprint.h"
 #include "seen/extent.h"
 #include "seen/filter.h"
+#include "seen/piece.h"
 #include "seen/pool.h"
 #include "seen/slice.h"
 #include "seen/tags.h"
@@ -40,15 +42,6 @@
 
 /* Keys that are entered into a group's table in one hold of the slices lock. */
 #define ENTER_HOLD		1024
-
-/* Keys that slices may have, as an answer collects them. */
-typedef struct Answer
-{
-	const RsinkKey *keys;
-	RsinkCandidate *candidates;
-	int			n;
-	int			room;
-} Answer;
 
 /* Initialize the slices of a slot, once. */
 void
@@ -175,16 +168,28 @@ largest_group(const RsinkSlices *slices, int64 events)
 	return largest;
 }
 
+/* The events that a new group has memory for: half of what is left but for the reserve. */
+static int64
+group_fit(double reserve)
+{
+	double		bytes = (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
+
+	return (int64) ((rsink_pool_free() - reserve) * bytes / 2 / RSINK_TAG_BYTES);
+}
+
 /*
  * Is there a group for a slice of so many events that is much larger than the group it
- * is in? Few large groups are asked in less time than many small ones.
+ * is in, or room for a cold slice in any group? Few large groups are asked in less time
+ * than many small ones.
  */
 bool
-rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events)
+rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events, double reserve)
 {
 	int			largest = largest_group(slices, events);
 
-	return largest >= 0 && slice->group >= 0 && largest != slice->group &&
+	if (slice->group < 0)
+		return largest >= 0 || group_fit(reserve) >= FIRST_SLICES * events;
+	return largest >= 0 && largest != slice->group &&
 		slices->group[largest].room >= slices->group[slice->group].room * GROUP_GROWTH;
 }
 
@@ -196,8 +201,7 @@ rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 even
 static int
 new_group(RsinkSlices *slices, int64 events, int64 most, double reserve)
 {
-	double		bytes = (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
-	int64		fit = (int64) ((rsink_pool_free() - reserve) * bytes / 2 / RSINK_TAG_BYTES);
+	int64		fit = group_fit(reserve);
 	int64		room = FIRST_SLICES * most;
 	RsinkGroup *group = NULL;
 
@@ -218,13 +222,8 @@ new_group(RsinkSlices *slices, int64 events, int64 most, double reserve)
 	group->room = Min(Min(room, RSINK_TAG_SLICES * most), fit);
 	for (int i = 0; i <= RSINK_TAG_SLICES; i++)
 		group->slice[i] = -1;
-	rsink_extent_allocate(&group->extent, 0, rsink_tags_lines(group->room), reserve);
-	if (group->extent.head == RSINK_NO_CHUNK ||
-		rsink_extent_bytes(&group->extent) < group->extent.nchunks * rsink_pool->chunk_bytes)
-	{
-		rsink_extent_free(&group->extent);
+	if (!rsink_extent_allocate(&group->extent, 0, rsink_tags_lines(group->room), reserve))
 		return -1;
-	}
 	return (int) (group - slices->group);
 }
 
@@ -271,42 +270,39 @@ rsink_group_enter(RsinkSlices *slices, const RsinkSlice *slice, const RsinkKey *
 	return fits;
 }
 
-/* Find the row of a slice that may have a fingerprint. False: none may. */
+/*
+ * Find the fence of the row of a slice that may have a fingerprint. Its block is
+ * invalid if the slice has no fences. False: there is no such row.
+ */
 static bool
-find_fence(const RsinkExtent *extent, const RsinkFingerprint *fp, RsinkFence *fence)
+find_fence(const RsinkSlice *slice, const RsinkFingerprint *fp, RsinkFence *fence)
 {
 	uint32		low = 0;
-	uint32		high = extent->nrows;
+	uint32		high = slice->nrows;
 
-	if (extent->nrows == 0)
-	{
-		fence->block = InvalidBlockNumber;
+	fence->block = InvalidBlockNumber;
+	if (slice->nrows == 0)
 		return true;
-	}
 	while (low < high)
 	{
 		uint32		middle = (low + high) / 2;
 
-		if (rsink_extent_fence(extent, middle)->first <= fp->hi)
+		if (rsink_extent_fence(&slice->extent, middle)->first <= fp->hi)
 			low = middle + 1;
 		else
 			high = middle;
 	}
 	if (low == 0)
 		return false;
-	*fence = *rsink_extent_fence(extent, low - 1);
+	*fence = *rsink_extent_fence(&slice->extent, low - 1);
 	return true;
 }
 
-/* Add to the answer that a slice may have a key. */
-static void
-add_candidate(Answer *answer, const RsinkSlice *slice, int key)
+/* Add a candidate to an answer. */
+void
+rsink_slices_add(RsinkSliceAnswer *answer, const RsinkCandidate *candidate)
 {
-	RsinkCandidate candidate = {.key = key,.slice = slice->number};
-
-	if (!find_fence(&slice->extent, &answer->keys[key].fp, &candidate.fence))
-		return;
-	if (answer->n == answer->room)
+	if (answer->ncandidates == answer->room)
 	{
 		answer->room = Max(64, answer->room * 2);
 		if (answer->candidates == NULL)
@@ -314,7 +310,17 @@ add_candidate(Answer *answer, const RsinkSlice *slice, int key)
 		else
 			answer->candidates = repalloc_huge(answer->candidates, answer->room * sizeof(RsinkCandidate));
 	}
-	answer->candidates[answer->n++] = candidate;
+	answer->candidates[answer->ncandidates++] = *candidate;
+}
+
+/* Add to the answer that a slice may have a key. */
+static void
+add_candidate(RsinkSliceAnswer *answer, const RsinkSlice *slice, int key)
+{
+	RsinkCandidate candidate = {.key = key,.slice = slice->number};
+
+	if (find_fence(slice, &answer->keys[key].fp, &candidate.fence))
+		rsink_slices_add(answer, &candidate);
 }
 
 /*
@@ -322,7 +328,7 @@ add_candidate(Answer *answer, const RsinkSlice *slice, int key)
  * array "maybe" has room for a number per key.
  */
 static void
-ask_group(Answer *answer, const RsinkSlices *slices, const RsinkGroup *group, int n, uint64 *maybe)
+ask_group(RsinkSliceAnswer *answer, const RsinkSlices *slices, const RsinkGroup *group, int n, uint64 *maybe)
 {
 	const RsinkKey *keys = answer->keys;
 	int			start[RSINK_TAG_SLICES + 2] = {0};
@@ -352,52 +358,106 @@ ask_group(Answer *answer, const RsinkSlices *slices, const RsinkGroup *group, in
 	pfree(sorted);
 }
 
-/* Add to the answer which of n keys a slice may have that is in no group. */
+/* Add to the answer which pieces of a cold slice's filter are to be asked for n keys. */
 static void
-ask_slice(Answer *answer, const RsinkSlice *slice, int n)
+ask_pieces(RsinkSliceAnswer *answer, const RsinkSlice *slice, int n)
 {
-	const RsinkExtent *extent = &slice->extent;
+	RsinkPieceAsk *ask = NULL;
 
 	for (int i = 0; i < n; i++)
 	{
-		const RsinkFingerprint *fp = &answer->keys[i].fp;
-		const uint64 *line = extent->nlines == 0 ? NULL :
-			rsink_extent_line(extent, rsink_filter_line(fp, extent->nlines));
+		uint32		piece = rsink_filter_line(&answer->keys[i].fp, slice->nlines) / RSINK_PIECE_LINES;
 
-		if (line == NULL || rsink_filter_has(line, fp))
-			add_candidate(answer, slice, i);
+		if (ask != NULL && ask->piece == piece)
+		{
+			ask->nkeys++;
+			continue;
+		}
+		if (answer->nasks == answer->ask_room)
+		{
+			answer->ask_room = Max(64, answer->ask_room * 2);
+			if (answer->asks == NULL)
+				answer->asks = palloc(answer->ask_room * sizeof(RsinkPieceAsk));
+			else
+				answer->asks = repalloc_huge(answer->asks, answer->ask_room * sizeof(RsinkPieceAsk));
+		}
+		ask = &answer->asks[answer->nasks++];
+		*ask = (RsinkPieceAsk)
+		{
+			.slice = slice->number,.nlines = slice->nlines,.piece = piece,.from = i,.nkeys = 1
+		};
+		ItemPointerSetInvalid(&ask->tid);
+		if (slice->nrows + piece < slice->extent.nfences)
+		{
+			const RsinkFence *fence = rsink_extent_fence(&slice->extent, slice->nrows + piece);
+
+			if (fence->block != InvalidBlockNumber)
+				ItemPointerSet(&ask->tid, fence->block, fence->offset);
+		}
 	}
 }
 
 /*
- * Which of n sorted keys may be in which slice? Returns how many pairs of a key and a
- * slice there are, and sets *candidates to an array of them in the current memory
- * context, slice by slice in the order of the keys. The keys that aren't in it are in
- * none of the slices that there are in this generation, which *generation is set to.
- * Takes the slices lock in share mode.
+ * Which of n sorted keys may be in which slice? Sets the answer, whose arrays are in the
+ * current memory context. A key that is no candidate, and that none of the pieces that
+ * are to be asked lets pass, is in none of the slices of this generation. Takes the
+ * slices lock in share mode.
  */
-int
-rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n,
-				 RsinkCandidate **candidates, uint64 *generation)
+void
+rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n, RsinkSliceAnswer *answer)
 {
-	Answer		answer = {.keys = keys};
 	uint64	   *maybe = slices->n == 0 ? NULL : palloc(n * sizeof(uint64));
 
+	memset(answer, 0, sizeof(RsinkSliceAnswer));
+	answer->keys = keys;
 	LWLockAcquire(&slices->lock, LW_SHARED);
-	*generation = slices->generation;
+	answer->generation = slices->generation;
 	if (slices->n > 0 && maybe == NULL)
-		*generation = 0;		/* they have just come: ask again */
+		answer->generation = 0; /* they have just come: ask again */
 	for (int g = 0; g < RSINK_MAX_GROUPS && maybe != NULL; g++)
 		if (slices->group[g].nslices > 0)
-			ask_group(&answer, slices, &slices->group[g], n, maybe);
+			ask_group(answer, slices, &slices->group[g], n, maybe);
 	for (uint32 s = 0; s < slices->n && maybe != NULL; s++)
 		if (slices->slice[s].group < 0)
-			ask_slice(&answer, &slices->slice[s], n);
+			ask_pieces(answer, &slices->slice[s], n);
 	LWLockRelease(&slices->lock);
 	if (maybe != NULL)
 		pfree(maybe);
-	*candidates = answer.candidates;
-	return answer.n;
+}
+
+/* The slice with this number, or NULL. */
+static const RsinkSlice *
+find_slice(const RsinkSlices *slices, int32 number)
+{
+	for (uint32 i = 0; i < slices->n; i++)
+		if (slices->slice[i].number == number)
+			return &slices->slice[i];
+	return NULL;
+}
+
+/*
+ * Find the fences of the candidates from this one on, which the pieces of filters have
+ * let pass. Where that isn't possible any more, primary keys lead to the rows. Takes
+ * the slices lock in share mode.
+ */
+void
+rsink_slices_lead(RsinkSlices *slices, RsinkSliceAnswer *answer, int from)
+{
+	const RsinkSlice *slice = NULL;
+	int			kept = from;
+
+	LWLockAcquire(&slices->lock, LW_SHARED);
+	for (int i = from; i < answer->ncandidates; i++)
+	{
+		RsinkCandidate *candidate = &answer->candidates[i];
+
+		if (slice == NULL || slice->number != candidate->slice)
+			slice = find_slice(slices, candidate->slice);
+		if (slice == NULL || find_fence(slice, &answer->keys[candidate->key].fp, &candidate->fence))
+			answer->candidates[kept++] = *candidate;
+	}
+	LWLockRelease(&slices->lock);
+	answer->ncandidates = kept;
 }
 
 /* Shared memory that the slices occupy, in bytes. Takes the slices lock in share mode. */

@@ -16,20 +16,22 @@
 #include "seen/tags.h"
 
 /* The most slices, and groups of slices, that a sink can have. */
-#define RSINK_MAX_SLICES 1024
+#define RSINK_MAX_SLICES 2048
 #define RSINK_MAX_GROUPS 64
 
 /*
- * A slice. Its events are in the table of its group; a slice that is in no group has a
- * filter of its own instead. It may lack that, and its fences, if the pool had no room;
- * then every answer is "maybe".
+ * A slice. Its events are in the table of its group. A slice that is in no group is
+ * cold: its filter is read from the filter's table. A slice lacks fences if the pool had
+ * no room for them; then primary keys lead to its rows, and to the pieces of its filter.
  */
 typedef struct RsinkSlice
 {
 	int32		number;			/* in the sink's tables */
+	uint32		nlines;			/* of the filter in the tables */
 	int			group;			/* -1: it is in none */
 	int			number_in_group;
-	RsinkExtent extent;			/* fences, and the filter's lines */
+	uint32		nrows;			/* fences of rows; fences of pieces follow them */
+	RsinkExtent extent;			/* fences */
 } RsinkSlice;
 
 /* A group of slices, with a table of all of their events; see tags.h. */
@@ -65,9 +67,22 @@ typedef struct RsinkCandidate
 {
 	int			key;			/* which of the keys asked for */
 	int32		slice;			/* number of the slice */
-	RsinkFence	fence;			/* of the row; block is InvalidBlockNumber if the slice
-								 * lacks fences */
+	RsinkFence	fence;			/* of the row; block is InvalidBlockNumber if that isn't
+								 * known */
 } RsinkCandidate;
+
+/* What the slices in memory say of some keys. */
+typedef struct RsinkSliceAnswer
+{
+	const RsinkKey *keys;
+	uint64		generation;		/* of the slices; 0: they must be asked again */
+	RsinkCandidate *candidates; /* slice by slice, in the order of the keys */
+	int			ncandidates;
+	int			room;
+	struct RsinkPieceAsk *asks; /* pieces of filters that are to be asked, too */
+	int			nasks;
+	int			ask_room;
+} RsinkSliceAnswer;
 
 extern void rsink_slices_init(RsinkSlices *slices, int tranche);
 extern void rsink_slices_reset(RsinkSlices *slices);
@@ -75,10 +90,12 @@ extern void rsink_slices_put(RsinkSlices *slices, const RsinkSlice *slice);
 extern void rsink_slices_remove(RsinkSlices *slices, int32 number);
 extern bool rsink_group_open(RsinkSlices *slices, RsinkSlice *slice, int64 events, int64 most,
 							 double reserve);
-extern bool rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events);
+extern bool rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events,
+							  double reserve);
 extern bool rsink_group_enter(RsinkSlices *slices, const RsinkSlice *slice, const RsinkKey *keys, int n);
-extern int	rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n,
-							 RsinkCandidate **candidates, uint64 *generation);
+extern void rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n, RsinkSliceAnswer *answer);
+extern void rsink_slices_add(RsinkSliceAnswer *answer, const RsinkCandidate *candidate);
+extern void rsink_slices_lead(RsinkSlices *slices, RsinkSliceAnswer *answer, int from);
 extern Size rsink_slices_bytes(RsinkSlices *slices);
 
 #endif							/* RSINK_SLICE_H */

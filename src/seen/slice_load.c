@@ -25,7 +25,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
-#include "seen/filter.h"
+#include "seen/piece.h"
 #include "seen/pool.h"
 #include "seen/seal.h"
 #include "seen/sealed.h"
@@ -70,11 +70,13 @@ rsink_slices_read(const RsinkSink *sink, Snapshot snapshot, int *n)
 	return slices;
 }
 
-/* A slice without fences and filter. */
+/* A slice that is cold and without fences. */
 static RsinkSlice
-empty_slice(int32 number)
+bare_slice(const RsinkSliceRow *row)
 {
-	RsinkSlice	slice = {.number = number,.group = -1,.extent = {.head = RSINK_NO_CHUNK}};
+	RsinkSlice	slice = {
+		.number = row->number,.nlines = row->nlines,.group = -1,.extent = {.head = RSINK_NO_CHUNK}
+	};
 
 	return slice;
 }
@@ -109,7 +111,7 @@ rsink_slices_load(RsinkSink *sink)
 	{
 		for (int i = 0; i < n; i++)
 		{
-			RsinkSlice	slice = empty_slice(described[i].number);
+			RsinkSlice	slice = bare_slice(&described[i]);
 
 			rsink_slices_put(slices, &slice);
 		}
@@ -119,10 +121,18 @@ rsink_slices_load(RsinkSink *sink)
 	pfree(described);
 }
 
+/* Note where a row of a slice, or a piece of its filter, is. */
+static void
+set_fence(RsinkFence *fence, uint64 first, const ItemPointerData *tid)
+{
+	fence->first = first;
+	fence->block = ItemPointerGetBlockNumberNoCheck(tid);
+	fence->offset = ItemPointerGetOffsetNumberNoCheck(tid);
+}
+
 /*
- * Read the rows of a slice: where they begin, into its fences, which have room for as
- * many, and their fingerprints into the slice's group, if it has one. Returns whether
- * there are as many rows as fences.
+ * Read the rows of a slice: where they are, into its fences, and their fingerprints into
+ * the slice's group, if it has one. Returns whether there are as many rows as fences.
  */
 static bool
 read_rows(RsinkSlices *slices, Relation rel, RsinkSlice *slice)
@@ -143,14 +153,8 @@ read_rows(RsinkSlices *slices, Relation rel, RsinkSlice *slice)
 
 		CHECK_FOR_INTERRUPTS();
 		rsink_sealed_deform(RelationGetDescr(rel), tuple, &row);
-		if (n < slice->extent.nrows)
-		{
-			RsinkFence *fence = rsink_extent_fence(&slice->extent, n);
-
-			fence->first = row.first;
-			fence->block = ItemPointerGetBlockNumber(&tuple->t_self);
-			fence->offset = ItemPointerGetOffsetNumber(&tuple->t_self);
-		}
+		if (n < slice->nrows)
+			set_fence(rsink_extent_fence(&slice->extent, n), row.first, &tuple->t_self);
 		for (int i = 0; i < row.page.n; i++)
 			rsink_page_key(&row.page, i, &keys[i].fp);
 		if (slice->group >= 0 && !rsink_group_enter(slices, slice, keys, row.page.n))
@@ -160,17 +164,16 @@ read_rows(RsinkSlices *slices, Relation rel, RsinkSlice *slice)
 	systable_endscan_ordered(scan);
 	UnregisterSnapshot(snapshot);
 	index_close(index, AccessShareLock);
-	return n == slice->extent.nrows;
+	return n == slice->nrows;
 }
 
 /*
- * Read the filter of the slice with this number, as a snapshot sees it, and pass each
- * of its lines to a function. Lines of a piece that is missing or damaged are left out.
- * Takes AccessShareLock on the table of filters for a moment.
+ * Read the filter of the slice with this number, as a snapshot sees it, and pass each of
+ * its pieces to a function, with the piece's lines; NULL if they are damaged. Takes
+ * AccessShareLock on the table of filters for a moment.
  */
 void
-rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number,
-				  void (*take) (void *arg, uint32 line, const char *bytes), void *arg)
+rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number, RsinkTakePiece take, void *arg)
 {
 	Relation	rel = table_open(sink->filter, AccessShareLock);
 	ScanKeyData key;
@@ -181,91 +184,82 @@ rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number,
 	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_filter_slice), true, snapshot, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Datum		values[Natts_filter];
-		bool		nulls[Natts_filter];
-		const struct varlena *lines;
-		uint32		first;
+		uint32		piece;
+		uint32		nlines = 0;
+		const char *lines;
+		int32		slice;
 
 		CHECK_FOR_INTERRUPTS();
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
-		lines = (const struct varlena *) DatumGetPointer(values[Anum_filter_lines - 1]);
-		if (nulls[Anum_filter_lines - 1] || VARATT_IS_EXTERNAL(lines) || VARATT_IS_COMPRESSED(lines))
-			continue;
-		first = (uint32) DatumGetInt32(values[Anum_filter_piece - 1]) * RSINK_PIECE_LINES;
-		for (uint32 i = 0; i < VARSIZE_ANY_EXHDR(lines) / RSINK_LINE_BYTES; i++)
-			take(arg, first + i, VARDATA_ANY(lines) + i * RSINK_LINE_BYTES);
+		lines = rsink_piece_lines(tuple, RelationGetDescr(rel), &slice, &piece, &nlines);
+		take(arg, piece, &tuple->t_self, lines, nlines);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 }
 
+/* Note where a piece of a slice's filter is. */
 static void
-take_line(void *arg, uint32 line, const char *bytes)
+take_piece(void *arg, uint32 piece, const ItemPointerData *tid, const char *lines, uint32 nlines)
 {
 	const RsinkSlice *slice = arg;
-	uint64	   *to = line < slice->extent.nlines ? rsink_extent_line(&slice->extent, line) : NULL;
 
-	if (to != NULL)
-		memcpy(to, bytes, RSINK_LINE_BYTES);
+	if (piece < slice->extent.nfences - slice->nrows)
+		set_fence(rsink_extent_fence(&slice->extent, slice->nrows + piece), piece, tid);
 }
 
-/*
- * Read the filter of a slice into its lines. Lines of a piece that is missing get all
- * bits, so that they say "maybe".
- */
+/* Note where the pieces of a slice's filter are. */
 static void
 read_filter(const RsinkSink *sink, RsinkSlice *slice)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	for (uint32 i = 0; i < slice->extent.nlines; i++)
-	{
-		uint64	   *line = rsink_extent_line(&slice->extent, i);
-
-		if (line != NULL)
-			memset(line, 0xFF, RSINK_LINE_BYTES);
-	}
-	rsink_filter_read(sink, snapshot, slice->number, take_line, slice);
+	for (uint32 i = slice->nrows; i < slice->extent.nfences; i++)
+		rsink_extent_fence(&slice->extent, i)->block = InvalidBlockNumber;
+	rsink_filter_read(sink, snapshot, slice->number, take_piece, slice);
 	UnregisterSnapshot(snapshot);
 }
 
 /*
- * Take memory for a slice that isn't in the set yet: for its fences, and for its events
- * in a group or, if there is no room for that, for a filter of its own. Without memory
- * for the fences there is nothing else either. Only the holder of the maintenance lock
- * may call this.
+ * Take memory for a slice that isn't in the set yet: for the fences of so many rows, and
+ * for its events in a group. The slice is cold if there is no room for that, and bare if
+ * there is none for the fences either. Only the holder of the maintenance lock may call
+ * this.
  */
 void
-rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows, uint32 nlines)
+rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows)
 {
+	uint32		npieces = RSINK_FILTER_PIECES(slice->nlines);
+
 	slice->group = -1;
-	rsink_extent_allocate(&slice->extent, nrows, 0, RSINK_SLICE_RESERVE);
-	if (slice->extent.head == RSINK_NO_CHUNK ||
-		rsink_group_open(slices, slice, events, rsink_seal_most(), RSINK_SLICE_RESERVE))
+	slice->nrows = 0;
+	if (!rsink_extent_allocate(&slice->extent, nrows + npieces, 0, 0))
 		return;
-	rsink_extent_free(&slice->extent);
-	rsink_extent_allocate(&slice->extent, nrows, nlines, RSINK_SLICE_RESERVE);
+	slice->nrows = nrows;
+	(void) rsink_group_open(slices, slice, events, rsink_seal_most(), rsink_slice_reserve());
 }
 
 /*
- * Load the fences and the filter of a slice into shared memory, as far as there is
- * room, and put the slice into a group. Returns whether there was any room.
+ * Load the fences of a slice into shared memory, as far as there is room, and put the
+ * slice into a group. Returns whether there was any room.
  */
 static bool
 load_slice(RsinkSink *sink, Relation sealed, const RsinkSliceRow *row)
 {
 	RsinkSlices *slices = &sink->shared->slices;
-	RsinkSlice	slice = {.number = row->number};
+	RsinkSlice	slice = bare_slice(row);
 
-	rsink_slice_allocate(slices, &slice, row->events, row->nrows, row->nlines);
+	rsink_slice_allocate(slices, &slice, row->events, row->nrows);
 	if (slice.extent.head == RSINK_NO_CHUNK)
 		return false;
 	PG_TRY();
 	{
-		if (!read_rows(slices, sealed, &slice))
-			rsink_extent_free(&slice.extent);
-		else
+		if (read_rows(slices, sealed, &slice))
 			read_filter(sink, &slice);
+		else
+		{
+			rsink_extent_free(&slice.extent);
+			slice = bare_slice(row);
+		}
 	}
 	PG_CATCH();
 	{
@@ -284,9 +278,9 @@ load_slice(RsinkSink *sink, Relation sealed, const RsinkSliceRow *row)
 
 /*
  * Bring the sink's slices in shared memory in line with the tables: remove those that
- * are gone, add those that a restore has brought, and load the fences and filter of
- * one slice that lacks them, whose rows have moved to another file, or that a larger
- * group has room for. Returns whether there is more to do.
+ * are gone, add those that a restore has brought, and load the fences of one slice that
+ * lacks them, whose rows have moved to another file, or that a group, or a larger group,
+ * has room for. Returns whether there is more to do.
  *
  * Takes RowExclusiveLock on the page table before AccessShareLock on the tables of
  * slices, as everybody does. Caller holds the maintenance lock.
@@ -321,7 +315,7 @@ rsink_slices_refresh(RsinkSink *sink)
 		else if (moved && slices->slice[i].extent.head != RSINK_NO_CHUNK)
 		{
 			/* fences into another file are hints still, but useless ones */
-			RsinkSlice	slice = empty_slice(described[j].number);
+			RsinkSlice	slice = bare_slice(&described[j]);
 
 			rsink_slices_put(slices, &slice);
 		}
@@ -334,11 +328,11 @@ rsink_slices_refresh(RsinkSink *sink)
 		while (i < slices->n && slices->slice[i].number != described[j].number)
 			i++;
 		if (i < slices->n && slices->slice[i].extent.head != RSINK_NO_CHUNK &&
-			!rsink_group_grows(slices, &slices->slice[i], described[j].events))
+			!rsink_group_grows(slices, &slices->slice[i], described[j].events, rsink_slice_reserve()))
 			continue;
 		if (i == slices->n)
 		{
-			RsinkSlice	slice = empty_slice(described[j].number);
+			RsinkSlice	slice = bare_slice(&described[j]);
 
 			rsink_slices_put(slices, &slice);
 		}

@@ -8,14 +8,11 @@
 #ifndef RSINK_SLICE_LOAD_H
 #define RSINK_SLICE_LOAD_H
 
+#include "storage/itemptr.h"
 #include "utils/snapshot.h"
 
 #include "seen/slice.h"
 #include "sink/sink.h"
-
-/* The part of the pool that slices leave to the index. */
-#define RSINK_SLICE_RESERVE (1.0 / 16)
-
 
 /* A slice as its row describes it. */
 typedef struct RsinkSliceRow
@@ -27,10 +24,13 @@ typedef struct RsinkSliceRow
 } RsinkSliceRow;
 
 extern RsinkSliceRow *rsink_slices_read(const RsinkSink *sink, Snapshot snapshot, int *n);
-extern void rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number,
-							  void (*take) (void *arg, uint32 line, const char *bytes), void *arg);
-extern void rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows,
-								 uint32 nlines);
+/* Takes a piece of a filter, which is at this address. */
+typedef void (*RsinkTakePiece) (void *arg, uint32 piece, const ItemPointerData *tid,
+								const char *lines, uint32 nlines);
+
+extern void rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number, RsinkTakePiece take,
+							  void *arg);
+extern void rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows);
 extern void rsink_slices_load(RsinkSink *sink);
 extern bool rsink_slices_refresh(RsinkSink *sink);
 

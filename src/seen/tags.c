@@ -65,13 +65,11 @@ other_bucket(uint32 bucket, uint32 tag)
 	return bucket ^ (((tag * 0x9E3779B1U) >> 16 | 1) & (WINDOW_BUCKETS - 1));
 }
 
-/* A bucket of the table; NULL if memory doesn't have it. */
+/* A bucket of the table. */
 static inline Bucket *
 bucket_at(const RsinkExtent *table, uint32 bucket)
 {
-	Bucket	   *line = (Bucket *) rsink_extent_line(table, bucket / LINE_BUCKETS);
-
-	return line == NULL ? NULL : line + bucket % LINE_BUCKETS;
+	return (Bucket *) rsink_extent_line(table, bucket / LINE_BUCKETS) + bucket % LINE_BUCKETS;
 }
 
 /* Put an entry into a bucket that has it already or has a free place. */
@@ -107,8 +105,7 @@ rsink_tags_insert(const RsinkExtent *table, const RsinkFingerprint *fp, int slic
 	Bucket	   *second = bucket_at(table, other_bucket(bucket, tag_of(fp)));
 	int			n = 0;
 
-	/* where the table lacks a bucket, look-ups say that any slice may have the event */
-	if (first == NULL || second == NULL || put(first, entry) || put(second, entry))
+	if (put(first, entry) || put(second, entry))
 		return true;
 	while (n < MAX_MOVES)
 	{
@@ -121,7 +118,7 @@ rsink_tags_insert(const RsinkExtent *table, const RsinkFingerprint *fp, int slic
 		entry = old;
 		bucket = other_bucket(bucket, entry >> SLICE_BITS);
 		first = bucket_at(table, bucket);
-		if (first == NULL || put(first, entry))
+		if (put(first, entry))
 			return true;
 	}
 	while (n-- > 0)
@@ -140,13 +137,9 @@ rsink_tags_prefetch(const RsinkExtent *table, const RsinkFingerprint *fp)
 {
 #if defined(__GNUC__)
 	uint32		bucket = first_bucket(table, fp);
-	const Bucket *first = bucket_at(table, bucket);
-	const Bucket *second = bucket_at(table, other_bucket(bucket, tag_of(fp)));
 
-	if (first != NULL)
-		__builtin_prefetch(first);
-	if (second != NULL)
-		__builtin_prefetch(second);
+	__builtin_prefetch(bucket_at(table, bucket));
+	__builtin_prefetch(bucket_at(table, other_bucket(bucket, tag_of(fp))));
 #endif
 }
 
@@ -176,10 +169,7 @@ rsink_tags_lookup(const RsinkExtent *table, const RsinkFingerprint *fp)
 {
 	uint32		bucket = first_bucket(table, fp);
 	uint32		tag = tag_of(fp);
-	const Bucket *first = bucket_at(table, bucket);
-	const Bucket *second = bucket_at(table, other_bucket(bucket, tag));
 
-	if (unlikely(first == NULL || second == NULL))
-		return ~UINT64CONST(1);
-	return bucket_slices(first, tag) | bucket_slices(second, tag);
+	return bucket_slices(bucket_at(table, bucket), tag) |
+		bucket_slices(bucket_at(table, other_bucket(bucket, tag)), tag);
 }

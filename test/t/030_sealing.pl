@@ -13,14 +13,15 @@ use PostgreSQL::Test::Utils;
 use RevenueSink;
 use Test::More;
 
-# In 6 MB, sealing begins at some 24,000 events.
+# In 3 MB, sealing begins at some 60,500 events.
 my $node = new_node('sealing', streaming => 1, conf => q(
-revenue_sink.dedup_memory = '6MB'
+revenue_sink.dedup_memory = '3MB'
 revenue_sink.worker_interval = '20ms'
 max_prepared_transactions = 10
 autovacuum = off
 ));
 create_sink($node, 'postgres');
+my $hot = 61_000;
 my %table = map { $_ => sink_table($node, 'postgres', $_) } qw(seen slice sealed filter);
 
 sub sql
@@ -66,9 +67,9 @@ sub is_whole
 }
 
 # Sealing leaves a part of the events in the index.
-my $n = 80_000;
+my $n = 200_000;
 is(sql(feed(0, $n)), "$n|0|0|0|0", 'events are applied');
-wait_for('most events are sealed', "(SELECT count(*) >= 2 AND sum(events) > 56000 FROM $table{slice})");
+wait_for('most events are sealed', "(SELECT count(*) >= 2 AND sum(events) >= $n - $hot FROM $table{slice})");
 is_whole($n, 'sealed');
 is(sql("SELECT (SELECT sum(events) FROM $table{seen}) + ($sealed)"), $n, 'an event is either in a page row or in a slice');
 is(sql("SELECT count(*) FROM generate_series(0, $n - 1) i WHERE NOT revenue_sink.seen('s', 'o' || i / 3, 'e' || i)"), '0',
@@ -82,11 +83,11 @@ is(sql("BEGIN ISOLATION LEVEL SERIALIZABLE; SAVEPOINT a;\n" . feed(0, 100) . ";\
 sql("BEGIN;\n" . feed($n, $n + 24000) . ";\nPREPARE TRANSACTION 'kept'");
 sql("BEGIN;\n" . feed($n + 24000, $n + 48000) . ";\nPREPARE TRANSACTION 'undone'");
 my $before = sql($sealed);
-is(sql(feed($n + 48000, $n + 72000)), '24000|0|0|0|0', 'others go on');
+is(sql(feed($n + 48000, $n + 48000 + $hot)), "$hot|0|0|0|0", 'others go on');
 wait_for('their events are sealed', "($sealed) >= $before + 16000");
 is(sql(feed($n, $n + 48000)), '0|0|48000|0|0', 'events of unfinished transactions are deferred');
 sql("COMMIT PREPARED 'kept'; ROLLBACK PREPARED 'undone'");
-$n += 72000;
+$n += 48000 + $hot;
 wait_until('deferred events are settled', sub { sql('SELECT count(*) FROM revenue_sink.deferred') eq '0' });
 is_whole($n, 'after unfinished transactions');
 
@@ -112,8 +113,8 @@ sub halt_sealing
 		my $worker = (worker_pids($where // $node))[0];
 
 		kill('STOP', $worker);
-		sql("SET synchronous_commit = local;\n" . feed($n, $n + 24000), $where);
-		$n += 24000;
+		sql("SET synchronous_commit = local;\n" . feed($n, $n + $hot), $where);
+		$n += $hot;
 		sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", $where);
 		sql('SELECT pg_reload_conf()', $where);
 		kill('CONT', $worker);
@@ -157,7 +158,7 @@ kill_server($node);
 $node->start;
 resume_sealing();
 is_whole($n, 'after a crash while a slice was made');
-wait_for('the slice is made', "count(*) <= 25000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
+wait_for('the slice is made', "count(*) <= $hot FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
 kill_server($node);
 $node->start;
 is(sql(feed(0, $n)), "0|$n|0|0|0", 'right after a crash: all events are duplicates');
@@ -178,7 +179,7 @@ my $writer = $node->background_psql('postgres');
 $holder->query_safe("SET synchronous_commit = local; BEGIN;\n" . feed(900_000, 900_040));
 halt_sealing();
 my $slices = sql("SELECT count(*) FROM $table{slice}");
-my $both = feed($n - 24000, $n - 14000) =~ s/FROM generate_series\((.*?)\) i\)/FROM (SELECT generate_series($1) UNION ALL SELECT generate_series(900000, 900039)) AS _(i))/r;
+my $both = feed($n - $hot, $n - $hot + 10000) =~ s/FROM generate_series\((.*?)\) i\)/FROM (SELECT generate_series($1) UNION ALL SELECT generate_series(900000, 900039)) AS _(i))/r;
 $locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event IN SHARE MODE');
 $writer->query_until(qr/sent/, "\\echo sent\nSET synchronous_commit = local; BEGIN;\n$both;\n");
 my $waits = "EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND relation = 'revenue_sink.deferred_event'::regclass AND backend_type = 'client backend')";
@@ -200,8 +201,8 @@ foreach my $kind (qw(sealed filter slice))
 	my $locker = $node->background_psql('postgres');
 
 	$locker->query_safe("BEGIN; LOCK TABLE $table{$kind} IN SHARE MODE");
-	is(sql(feed($n, $n + 24000)), '24000|0|0|0|0', "stopped before $kind: events are applied");
-	$n += 24000;
+	is(sql(feed($n, $n + $hot)), "$hot|0|0|0|0", "stopped before $kind: events are applied");
+	$n += $hot;
 	wait_for("the worker waits for $kind", $locked);
 	is(sql(feed(0, $n)), "0|$n|0|0|0", "stopped before $kind: all events are duplicates");
 	sql('SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = ' . (worker_pids($node))[0]);
@@ -211,7 +212,7 @@ foreach my $kind (qw(sealed filter slice))
 	$locker->{run}->kill_kill if $locker->{run};
 	$node->start;
 	is_whole($n, "crashed before $kind");
-	wait_for('the events are sealed', "count(*) <= 25000 FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
+	wait_for('the events are sealed', "count(*) <= $hot FROM (SELECT 1 FROM $table{seen}, generate_series(1, events)) AS e");
 }
 is_whole($n, 'sealed after all');
 
@@ -231,14 +232,14 @@ $holder->query_safe("BEGIN;\n" . feed($n, $n + 40));
 $locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event IN SHARE MODE');
 $writer->query_until(qr/sent/, "\\echo sent\n" . feed($n - 4000, $n + 40) . ";\n");
 wait_for('the writer waits for the table', $waits);
-is(sql(feed($n + 40, $n + 40040)), '40000|0|0|0|0', 'others write more');
+is(sql(feed($n + 40, $n + 40 + 2 * $hot)), 2 * $hot . '|0|0|0|0', 'others write more');
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '20ms'");
 $node->reload;
 wait_for('the hot events are sealed', "(SELECT NOT EXISTS (SELECT FROM $table{seen} WHERE events > 0 AND newest < '2024-03-01 10:00+00'::timestamptz + ($n - 1) / 1000 * interval '1 minute'))");
 $locker->query_safe('ROLLBACK');
 like($writer->query_safe('SELECT 1'), qr/^0\|4000\|40\|0\|0$/m, 'events that were sealed meanwhile are duplicates');
 $holder->query_safe('COMMIT');
-$n += 40040;
+$n += 40 + 2 * $hot;
 wait_until('deferred events are settled', sub { sql('SELECT count(*) FROM revenue_sink.deferred') eq '0' });
 $_->quit foreach $holder, $locker, $writer;
 is_whole($n, 'after a writer that waited');
@@ -263,8 +264,8 @@ $node->restart;
 is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", 'without a worker: events of all slices are duplicates');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 
-# There is less memory now: for some slices there is none at all, and some are in no
-# group and have their own filters. That depends on how much there is.
+# There is less memory now: for some slices there is none at all, and some are cold.
+# That depends on how much there is.
 foreach my $kb (1024, 1280, 1408, 1536)
 {
 	$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '${kb}kB'");
@@ -274,13 +275,13 @@ foreach my $kb (1024, 1280, 1408, 1536)
 	wait_for('the worker has nothing more to load', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND query LIKE 'pack%')");
 	is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", "$kb kB: events of all slices are duplicates");
 }
-$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '6MB'");
+$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '3MB'");
 $node->restart;
 is_whole($n, 'with as much memory as before');
 
 # check() finds what doesn't fit together, here in a slice that has all of its filter.
-is(sql(feed($n, $n + 30000)), '30000|0|0|0|0', 'more events');
-$n += 30000;
+is(sql(feed($n, $n + $hot)), "$hot|0|0|0|0", 'more events');
+$n += $hot;
 wait_for('there is another slice', "max(slice) > $last FROM $table{slice}");
 my $one = sql("SELECT max(slice) FROM $table{slice}");
 sub broken
@@ -341,7 +342,7 @@ $standby->safe_psql('copy', "SELECT revenue_sink.drop_sink('s')");
 sql("SELECT revenue_sink.create_sink('s', dedup_window => '1 hour', late_policy => 'apply')", $standby);
 is(sql("SELECT revenue_sink.apply('s', 'now', 'e', '2024-03-01 20:00+00', 1)", $standby), 'applied', 'an event sets the horizon');
 wait_for('the horizon is there', "(SELECT horizon = '2024-03-01 19:00+00' FROM revenue_sink.stat_sink)", $standby);
-is(sql(feed(0, 40_000), $standby), '40000|0|0|0|0', 'late events are applied');
+is(sql(feed(0, 3 * $hot), $standby), 3 * $hot . '|0|0|0|0', 'late events are applied');
 wait_for('they are forgotten', "($seen) = 1", $standby);
 is(sql($check, $standby), '', 'late events: check() finds nothing');
 sql("SELECT revenue_sink.drop_sink('s')", $standby);
@@ -358,6 +359,6 @@ foreach my $i (1 .. $sinks)
 	is(sql(feed(0, $each) =~ s/apply\('s'/apply('s$i'/r, $standby), "0|$each|0|0|0", "sink $i: all events are duplicates");
 	is(sql("SELECT problem FROM revenue_sink.check('s$i')", $standby), '', "sink $i: check() finds nothing");
 }
-cmp_ok(sql('SELECT sum(seen_bytes_memory) FROM revenue_sink.stat_sink', $standby), '<=', 6 * 1024 * 1024, 'the memory is bounded');
+cmp_ok(sql('SELECT sum(seen_bytes_memory) FROM revenue_sink.stat_sink', $standby), '<=', 3 * 1024 * 1024, 'the memory is bounded');
 
 done_testing();

@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * hint.c
+ *	  Rows to which an address leads or, where the address is wrong, the primary key.
+ *
+ * Shared memory notes where a row of a slice was when the note was made. VACUUM FULL or
+ * a restore, for example, moves rows; so whoever follows an address makes sure that
+ * the row is the right one, and else searches the primary key, which begins with the
+ * number of the slice. Rows are read as they are at this instant, those of unfinished
+ * transactions included.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "seen/hint.h"
+
+/*
+ * Start reading rows of this table, whose column attnum has the slice. Nothing is done
+ * before the first row is asked for.
+ */
+void
+rsink_hint_begin(RsinkHintReader *reader, Oid relid, int attnum)
+{
+	memset(reader, 0, sizeof(RsinkHintReader));
+	reader->relid = relid;
+	reader->attnum = attnum;
+	reader->context = CurrentMemoryContext;
+	reader->buffer = InvalidBuffer;
+}
+
+/* Open the table and its primary key, unless they are open. Takes AccessShareLock on both. */
+void
+rsink_hint_open(RsinkHintReader *reader)
+{
+	MemoryContext old;
+
+	if (reader->rel != NULL)
+		return;
+	old = MemoryContextSwitchTo(reader->context);
+	reader->rel = table_open(reader->relid, AccessShareLock);
+	rsink_require_heap(reader->rel);
+	reader->index = index_open(rsink_table_index(reader->rel, reader->attnum), AccessShareLock);
+	MemoryContextSwitchTo(old);
+}
+
+/* Unpin the last row that was read. The reader may go on to read. */
+void
+rsink_hint_rest(RsinkHintReader *reader)
+{
+	if (BufferIsValid(reader->buffer))
+		ReleaseBuffer(reader->buffer);
+	reader->buffer = InvalidBuffer;
+}
+
+/* Close the table, whose lock is held until the end of the transaction. */
+void
+rsink_hint_end(RsinkHintReader *reader)
+{
+	rsink_hint_rest(reader);
+	if (reader->scan != NULL)
+	{
+		index_endscan(reader->scan);
+		ExecDropSingleTupleTableSlot(reader->slot);
+	}
+	if (reader->rel != NULL)
+	{
+		index_close(reader->index, NoLock);
+		table_close(reader->rel, NoLock);
+	}
+	reader->rel = reader->index = NULL;
+	reader->scan = NULL;
+}
+
+/*
+ * Read the row at this address into the reader's tuple, which stays until the next row
+ * is read. False: there is none, or the address is invalid. The table is open.
+ */
+bool
+rsink_hint_follow(RsinkHintReader *reader, const ItemPointerData *tid)
+{
+	SnapshotData dirty;
+
+	rsink_hint_rest(reader);
+	if (!ItemPointerIsValid(tid) ||
+		ItemPointerGetBlockNumberNoCheck(tid) >= RelationGetNumberOfBlocks(reader->rel))
+		return false;
+	InitDirtySnapshot(dirty);
+	reader->tuple.t_self = *tid;
+	if (!heap_fetch(reader->rel, &dirty, &reader->tuple, &reader->buffer, false))
+	{
+		reader->buffer = InvalidBuffer;
+		return false;
+	}
+	reader->unfinished = TransactionIdIsValid(dirty.xmin);
+	return true;
+}
+
+/*
+ * Read the row of a slice that has the greatest second column of the primary key that
+ * is not greater than this value; "at_most" is the operator's function. False: there is
+ * none. The table is open.
+ */
+bool
+rsink_hint_search(RsinkHintReader *reader, int32 slice, Datum second, RegProcedure at_most)
+{
+	MemoryContext old = MemoryContextSwitchTo(reader->context);
+	ScanKeyData keys[2];
+	ItemPointerData tid;
+	bool		found;
+
+	if (reader->scan == NULL)
+	{
+		InitDirtySnapshot(reader->dirty);
+		reader->slot = table_slot_create(reader->rel, NULL);
+		reader->scan = rsink_index_beginscan(reader->rel, reader->index, &reader->dirty, 2);
+	}
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(slice));
+	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, at_most, second);
+	index_rescan(reader->scan, keys, 2, NULL, 0);
+	found = index_getnext_slot(reader->scan, BackwardScanDirection, reader->slot);
+	if (found)
+		tid = reader->slot->tts_tid;
+	ExecClearTuple(reader->slot);
+	MemoryContextSwitchTo(old);
+	return found && rsink_hint_follow(reader, &tid);
+}

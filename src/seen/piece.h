@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * piece.h
+ *	  Filters of slices that memory has no table of tags for, read from their table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RSINK_PIECE_H
+#define RSINK_PIECE_H
+
+#include "apply/event.h"
+#include "seen/filter.h"
+#include "seen/hint.h"
+#include "storage/itemptr.h"
+
+/* The lines of a piece of a filter, of which a row has one. */
+#define RSINK_PIECE_LINES 126
+
+/* The number of pieces of a filter of so many lines. */
+#define RSINK_FILTER_PIECES(nlines) (((nlines) + RSINK_PIECE_LINES - 1) / RSINK_PIECE_LINES)
+
+/* A piece of a slice's filter that some keys, which follow each other, are to be looked up in. */
+typedef struct RsinkPieceAsk
+{
+	int32		slice;			/* number of the slice */
+	uint32		nlines;			/* of the whole filter */
+	uint32		piece;
+	ItemPointerData tid;		/* where the piece was; invalid if that isn't known */
+	int			from;			/* the first key */
+	int			nkeys;
+} RsinkPieceAsk;
+
+extern const char *rsink_piece_lines(HeapTuple tuple, TupleDesc desc, int32 *slice, uint32 *piece, uint32 *nlines);
+extern const char *rsink_piece_read(RsinkHintReader *reader, const RsinkPieceAsk *ask, uint32 *nlines);
+
+/*
+ * May the slice have this key? "Lines" are nlines lines of the piece asked for, or NULL
+ * if the piece is missing or damaged.
+ */
+static inline bool
+rsink_piece_has(const RsinkPieceAsk *ask, const char *lines, uint32 nlines, const RsinkFingerprint *fp)
+{
+	uint64		line[RSINK_LINE_WORDS];
+	uint32		i = rsink_filter_line(fp, ask->nlines) - ask->piece * RSINK_PIECE_LINES;
+
+	if (lines == NULL || i >= nlines)
+		return true;
+	memcpy(line, lines + (Size) i * RSINK_LINE_BYTES, RSINK_LINE_BYTES);
+	return rsink_filter_has(line, fp);
+}
+
+#endif							/* RSINK_PIECE_H */
