@@ -21,7 +21,7 @@ SELECT obj_description(v::regclass, 'pg_class') FROM unnest('{fact_revenue_1m,or
 ORDER BY 1;
 -- These are the sink's tables.
 SELECT regexp_replace(relname, '_\d+$', '') AS "table", relkind, relreplident, relpersistence
-FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|spill|slice|sealed|filter|delta|total)_\d+$'
+FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|slice|sealed|filter|delta|total)_\d+$'
 ORDER BY 1;
 -- The new sink is empty.
 SELECT * FROM fact_revenue_1m;
@@ -204,7 +204,7 @@ SELECT revenue_sink.drop_sink(sink) FROM (SELECT sink FROM revenue_sink.sink ORD
 SELECT (SELECT count(*) FROM revenue_sink.epoch) AS epochs, (SELECT count(*) FROM revenue_sink.committed_offset) AS offsets,
 	(SELECT count(*) FROM revenue_sink.dead_letter_event) AS rejected, (SELECT count(*) FROM revenue_sink.sink_state) AS states;
 SELECT count(*) AS tables FROM pg_class
-WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|spill|slice|sealed|filter|delta|total)_\d+$';
+WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|slice|sealed|filter|delta|total)_\d+$';
 SELECT to_regclass('fact_revenue_1m') AS fact, to_regclass('mine.fact_revenue_1m') AS mine;
 
 -- Whatever backslashes mean to a session, the sink that it makes is complete.

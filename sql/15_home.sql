@@ -99,7 +99,7 @@ ALTER TABLE revenue_sink.total_5001 DROP CONSTRAINT total_5001_pkey;
 SELECT problem FROM revenue_sink.sink WHERE sink = 's';
 ROLLBACK;
 BEGIN;
-ALTER TABLE revenue_sink.spill_5001 RENAME TO spilled;
+ALTER TABLE revenue_sink.filter_5001 RENAME TO filtered;
 SELECT problem FROM revenue_sink.sink WHERE sink = 's';
 ROLLBACK;
 BEGIN;

@@ -386,7 +386,7 @@ COMMENT ON FUNCTION revenue_sink.may_dispose(text) IS 'may the current user drop
 CREATE FUNCTION revenue_sink.relation_of(sink text, kind text)
 RETURNS regclass LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_relation_of';
 COMMENT ON FUNCTION revenue_sink.relation_of(text, text) IS
-	'a sink''s own view or table: fact, ingest, seen, spill, slice, sealed, filter, delta or total; NULL if it is gone';
+	'a sink''s own view or table: fact, ingest, seen, slice, sealed, filter, delta or total; NULL if it is gone';
 
 CREATE FUNCTION revenue_sink.sink_problem(sink text)
 RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_sink_problem';
@@ -413,7 +413,7 @@ CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 		coalesce(t.horizon, c.horizon) AS horizon, t.watermark,
 		c.seen_events,
 		(SELECT sum(pg_relation_size(revenue_sink.relation_of(s.name, kind)))::bigint
-			FROM unnest(ARRAY['seen', 'spill', 'slice', 'sealed', 'filter']) AS kind) AS seen_bytes_disk,
+			FROM unnest(ARRAY['seen', 'slice', 'sealed', 'filter']) AS kind) AS seen_bytes_disk,
 		c.seen_bytes_memory, c.unmerged_deltas,
 		c.last_merge, c.index_state, c.index_percent, c.stats_since,
 		t.retained_from, t.removed, t.discarded

@@ -20,7 +20,6 @@
 #include "core/compat.h"
 #include "revenue/totals.h"
 #include "seen/expire.h"
-#include "seen/seen_build.h"
 #include "seen/pool.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
@@ -115,12 +114,11 @@ _PG_init(void)
 	 * totals.c may insert its rows once more; unpreparable.c refuses a PREPARE; and
 	 * then batch.c, when nothing is written any more, looks at the epoch for the
 	 * last time and completes the ledger with what tally.c has counted. After the
-	 * end expire.c and seen_build.c put right in shared memory what has, or has
-	 * not, become of the transaction, launcher.c wakes the launcher, and tally.c
+	 * end expire.c puts right in shared memory what has, or has not, become of the
+	 * transaction, launcher.c wakes the launcher, and tally.c
 	 * publishes its counts; none of these depends on another.
 	 */
 	rsink_init_sink();
-	rsink_init_seen_build();
 	rsink_init_tally();
 	rsink_init_batch();
 	rsink_init_unpreparable();

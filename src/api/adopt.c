@@ -151,6 +151,7 @@ adopt(RsinkSink *sink, bool updating)
 		return;
 	}
 	rsink_index_deltas(sink->id);
+	rsink_drop_spill(sink->id);
 	if (sink->encoding < 0)
 		note_encoding(sink, updating);
 	if (!updating && sink->problem == RSINK_ASLEEP && (missing = rsink_missing_rows(sink, false)) != NULL)

@@ -31,13 +31,13 @@
 #include "core/spi_util.h"
 #include "seen/filter.h"
 #include "seen/piece.h"
+#include "seen/run.h"
 #include "seen/sealed.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/seen_index.h"
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
-#include "seen/seen_spill.h"
 #include "seen/slice.h"
 #include "seen/slice_load.h"
 #include "sink/choice.h"
@@ -73,43 +73,47 @@ problem(Check *check, const char *format,...)
 }
 
 /*
- * Check that the index or the spill table leads from each fingerprint of a page
- * row to that row.
+ * Check that the index or a run leads from each fingerprint of a page row to that row.
  *
- * An event without an entry in the index either has a row in the spill table, or
- * its page row has been packed or has expired since our snapshot was taken. So the
- * few events without an entry are looked up after the sink lock is released, in
- * the spill table first and in the page row last.
+ * If neither does, the page row may have been packed, sealed or expired since our
+ * snapshot was taken. So the few events that aren't found are looked for in the page
+ * row after the sink lock is released.
  */
 static void
 check_row(Check *check, RsinkSeen *seen, HeapTuple tuple, const RsinkPage *page)
 {
-	RsinkFingerprint fps[RSINK_PAGE_MAX];
+	RsinkKey	keys[RSINK_PAGE_MAX];
+	bool		found[RSINK_PAGE_MAX] = {false};
+	RsinkRunAnswer maybe = {0};
+	uint64		before = PG_UINT64_MAX;
 	int			n = 0;
 	int			missing = 0;
 	RsinkPageReader reader;
-	RsinkSpillReader spill;
 
 	rsink_seen_lock(seen);
 	for (int i = 0; i < page->n; i++)
 	{
-		rsink_page_key(page, i, &fps[n]);
-		if (!rsink_index_has(&seen->shared->index, &fps[n], &tuple->t_self))
+		rsink_page_key(page, i, &keys[n].fp);
+		if (!rsink_index_has(&seen->shared->index, &keys[n].fp, &tuple->t_self))
 			n++;
 	}
+	while (n > 0 && rsink_runs_ask(&seen->shared->runs, 0, &before, keys, n, &maybe))
+		;
 	rsink_seen_unlock(seen);
 
+	for (int i = 0; i < maybe.n; i++)
+		if (ItemPointerEquals(&maybe.candidates[i].tid, &tuple->t_self))
+			found[maybe.candidates[i].key] = true;
+	if (maybe.candidates != NULL)
+		pfree(maybe.candidates);
 	rsink_page_reader_begin(&reader, seen->pages.rel);
-	rsink_spill_reader_begin(&spill, &seen->spill);
 	for (int i = 0; i < n; i++)
 	{
 		uint32		payload;
 
-		if (rsink_spill_state(&spill, &fps[i], &payload) == RSINK_ROW_GONE &&
-			rsink_page_state(&reader, &tuple->t_self, &fps[i], true, &payload) != RSINK_ROW_GONE)
+		if (!found[i] && rsink_page_state(&reader, &tuple->t_self, &keys[i].fp, true, &payload) != RSINK_ROW_GONE)
 			missing++;
 	}
-	rsink_spill_reader_end(&spill);
 	rsink_page_reader_end(&reader);
 	if (missing > 0)
 		problem(check, "page row (%u,%u) has %d events that the index does not find",

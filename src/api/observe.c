@@ -216,13 +216,13 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		LWLockAcquire(&shared->lock, LW_SHARED);
 		for (int i = 0; i < RSINK_NSTATS; i++)
 			values[i] = Int64GetDatum((int64) pg_atomic_read_u64(&shared->stat[i]));
-		values[n++] = Int64GetDatum((int64) (rsink_index_bytes(&shared->index) +
+		values[n++] = Int64GetDatum((int64) (rsink_index_bytes(&shared->index) + rsink_runs_bytes(&shared->runs) +
 												  rsink_slices_bytes(&shared->slices)));
 		nulls[n] = pg_atomic_read_u64(&shared->last_merge) == 0;
 		values[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&shared->last_merge));
 		values[n++] = CStringGetTextDatum(sink->mode == RSINK_TOTALS ? "none" :
 										  !shared->built ? "building" :
-										  shared->spilled ? "spilled" : "built");
+										  shared->runs.nruns > 0 ? "overflowed" : "built");
 		nulls[n] = sink->mode == RSINK_TOTALS;
 		values[n++] = Float4GetDatum(shared->built || shared->next_block == 0 ?
 									 (shared->built ? 100.0f : 0.0f) :

@@ -75,7 +75,7 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 /*
  * expire(sink) -> bigint
  *
- * Raises the horizon, and removes page rows and spill rows behind it and totals
+ * Raises the horizon, and removes page rows and slices behind it and totals
  * that the sink keeps no longer; returns how many rows that were.
  */
 Datum

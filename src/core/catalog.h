@@ -65,12 +65,6 @@
 #define Anum_slice_lines			5
 #define Natts_slice					5
 
-#define Anum_spill_hi				1
-#define Anum_spill_lo				2
-#define Anum_spill_payload			3
-#define Anum_spill_event_time		4
-#define Natts_spill					4
-
 #define Anum_delta_minute			1
 #define Anum_delta_group_key		2
 #define Anum_delta_revenue			3

@@ -421,11 +421,6 @@ rsink_expire(RsinkSink *sink)
 
 	if (horizon != DT_NOBEGIN && removed < EXPIRE_ROWS)
 		removed += rsink_expire_slice(sink, horizon, &events);
-
-	/* page rows that are left for the next call need their rows in the spill table */
-	if (horizon != DT_NOBEGIN && sink->shared->spilled && removed < EXPIRE_ROWS)
-		removed += rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE event_time <= '%s'",
-							 get_rel_name(sink->spill), timestamptz_to_str(horizon));
 	if (horizon != old_horizon || watermark != old_watermark || events > 0)
 		rsink_spi(SPI_OK_INSERT,
 				  "INSERT INTO revenue_sink.sink_state AS s (sink_id, watermark, horizon, expired) "

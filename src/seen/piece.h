@@ -33,6 +33,22 @@ typedef struct RsinkPieceAsk
 extern const char *rsink_piece_lines(HeapTuple tuple, TupleDesc desc, int32 *slice, uint32 *piece, uint32 *nlines);
 extern const char *rsink_piece_read(RsinkHintReader *reader, const RsinkPieceAsk *ask, uint32 *nlines);
 
+/* Ask the CPU for the line of a key, which need not be in the piece. */
+static inline void
+rsink_piece_prefetch(const RsinkPieceAsk *ask, const char *lines, uint32 nlines, const RsinkFingerprint *fp)
+{
+#if defined(__GNUC__)
+	uint32		i = rsink_filter_line(fp, ask->nlines) - ask->piece * RSINK_PIECE_LINES;
+
+	if (i < nlines)
+	{
+		/* lines in a tuple aren't aligned: this one may lie in two cache lines */
+		__builtin_prefetch(lines + (Size) i * RSINK_LINE_BYTES);
+		__builtin_prefetch(lines + (Size) (i + 1) * RSINK_LINE_BYTES - 1);
+	}
+#endif
+}
+
 /*
  * May the slice have this key? "Lines" are nlines lines of the piece asked for, or NULL
  * if the piece is missing or damaged.

@@ -18,6 +18,14 @@
 
 #include "core/compat.h"
 #include "seen/pool.h"
+#include "sink/slot.h"
+
+/*
+ * The part of the pool that only runs may take, which keep what there is no other room
+ * for; and of a small pool more, so that each sink can have a run.
+ */
+#define KEPT_PART		(1.0 / 32)
+#define KEPT_MOST		(1.0 / 4)
 
 int			rsink_dedup_memory = 256 * 1024;	/* kB */
 
@@ -68,6 +76,8 @@ rsink_pool_shmem_init(void)
 		return;
 	SpinLockInit(&rsink_pool->mutex);
 	rsink_pool->nchunks = rsink_pool->nfree = chunk_count();
+	rsink_pool->nkept = (uint32) Max(Min(rsink_pool->nchunks * KEPT_MOST, rsink_max_sinks),
+									 rsink_pool->nchunks * KEPT_PART);
 	rsink_pool->chunk_bytes = chunk_bytes();
 	rsink_pool->chunk_shift = pg_leftmost_one_pos64(chunk_bytes());
 	rsink_pool->chunks = (char *) TYPEALIGN(RSINK_CHUNK_ALIGN, (char *) rsink_pool + header_size());
@@ -76,14 +86,18 @@ rsink_pool_shmem_init(void)
 		rsink_pool->info[i].next = i + 1 < rsink_pool->nchunks ? i + 1 : RSINK_NO_CHUNK;
 }
 
-/* Take a chunk from the pool, zeroed; RSINK_NO_CHUNK if the pool is empty. */
+/*
+ * Take a chunk from the pool, zeroed; RSINK_NO_CHUNK if the pool is empty, but for what
+ * is kept for runs.
+ */
 uint32
-rsink_chunk_alloc(void)
+rsink_chunk_alloc(bool for_run)
 {
-	uint32		chunk;
+	uint32		chunk = RSINK_NO_CHUNK;
 
 	SpinLockAcquire(&rsink_pool->mutex);
-	chunk = rsink_pool->first_free;
+	if (for_run || rsink_pool->nfree > rsink_pool->nkept)
+		chunk = rsink_pool->first_free;
 	if (chunk != RSINK_NO_CHUNK)
 	{
 		rsink_pool->first_free = rsink_pool->info[chunk].next;
@@ -109,12 +123,21 @@ rsink_chunk_free(uint32 chunk)
 	SpinLockRelease(&rsink_pool->mutex);
 }
 
+/* The size of the pool in bytes, what is kept for runs included. */
+double
+rsink_pool_bytes(void)
+{
+	return (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
+}
+
 /*
- * The free part of the pool, from 0 to 1; read without a lock, so it may be
- * slightly outdated.
+ * The free part of the pool, from 0 to 1, but for what is kept for runs; read without a
+ * lock, so it may be slightly outdated.
  */
 double
 rsink_pool_free(void)
 {
-	return (double) rsink_pool->nfree / rsink_pool->nchunks;
+	uint32		nfree = rsink_pool->nfree;
+
+	return nfree <= rsink_pool->nkept ? 0 : (double) (nfree - rsink_pool->nkept) / rsink_pool->nchunks;
 }

@@ -8,6 +8,8 @@
 #ifndef RSINK_POOL_H
 #define RSINK_POOL_H
 
+#include "storage/spin.h"
+
 /* The number of no chunk. */
 #define RSINK_NO_CHUNK PG_UINT32_MAX
 
@@ -34,6 +36,7 @@ typedef struct RsinkPool
 	uint32		first_free;
 	uint32		nfree;			/* also a hint */
 	uint32		nchunks;
+	uint32		nkept;			/* chunks that only runs may take */
 	Size		chunk_bytes;
 	int			chunk_shift;	/* chunk_bytes as a power of two */
 	char	   *chunks;
@@ -45,8 +48,9 @@ extern RsinkPool *rsink_pool;
 
 extern Size rsink_pool_shmem_size(void);
 extern void rsink_pool_shmem_init(void);
-extern uint32 rsink_chunk_alloc(void);
+extern uint32 rsink_chunk_alloc(bool for_run);
 extern void rsink_chunk_free(uint32 chunk);
+extern double rsink_pool_bytes(void);
 extern double rsink_pool_free(void);
 
 /* The address of a chunk. */

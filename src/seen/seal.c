@@ -293,13 +293,6 @@ publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const Fences
 			 errmsg("sink \"%s\" has been adopted while its events were sealed", sink->name)));
 }
 
-/* The pool's size in bytes. */
-static double
-pool_bytes(void)
-{
-	return (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
-}
-
 /*
  * The number of events in the index at which sealing begins. While there is little
  * memory left, every sink makes do with little.
@@ -308,8 +301,8 @@ static double
 hot_limit(void)
 {
 	double		slice = SEAL_EVENTS / (1 - SEAL_LEAVE) * ENTRY_BYTES;
-	double		least = pool_bytes() * SEAL_ABOVE_LEAST;
-	double		most = pool_bytes() * SEAL_ABOVE_MOST;
+	double		least = rsink_pool_bytes() * SEAL_ABOVE_LEAST;
+	double		most = rsink_pool_bytes() * SEAL_ABOVE_MOST;
 
 	if (rsink_pool_free() < rsink_slice_reserve() / 2)
 		most = least;
@@ -320,7 +313,7 @@ hot_limit(void)
 int64
 rsink_seal_most(void)
 {
-	double		most = pool_bytes() * SEAL_ABOVE_MOST / ENTRY_BYTES * (1 - SEAL_LEAVE);
+	double		most = rsink_pool_bytes() * SEAL_ABOVE_MOST / ENTRY_BYTES * (1 - SEAL_LEAVE);
 
 	return Min(SEAL_EVENTS, (int64) most);
 }
@@ -329,7 +322,7 @@ rsink_seal_most(void)
 double
 rsink_slice_reserve(void)
 {
-	double		part = SEAL_EVENTS * (double) ENTRY_BYTES / pool_bytes();
+	double		part = SEAL_EVENTS * (double) ENTRY_BYTES / rsink_pool_bytes();
 
 	return Max(RESERVE_LEAST, Min(RESERVE_MOST, part));
 }
@@ -338,7 +331,7 @@ rsink_slice_reserve(void)
 static int64
 to_be_sealed(const RsinkShared *shared)
 {
-	double		entries = (double) shared->index.nentries;
+	double		entries = (double) shared->index.nentries + (double) shared->runs.events;
 
 	if (!shared->built || entries <= hot_limit() || shared->slices.n >= RSINK_MAX_SLICES)
 		return 0;

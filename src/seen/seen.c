@@ -54,7 +54,6 @@
 #include "seen/seen_index.h"
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
-#include "seen/seen_spill.h"
 #include "seen/sealed.h"
 #include "seen/slice_load.h"
 #include "sink/choice.h"
@@ -91,7 +90,7 @@ static bool looks_ahead = true;
  * events are rows of deferred_event already: an event that stays deferred isn't
  * inserted there once more.
  *
- * Takes RowExclusiveLock on the page table and the spill table. Raises an error
+ * Takes RowExclusiveLock on the page table. Raises an error
  * in recovery, if the library was not preloaded, or if the sink has just been
  * dropped.
  */
@@ -106,7 +105,6 @@ rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling)
 	seen->settling = settling;
 	seen->context = CurrentMemoryContext;
 	rsink_table_open(&seen->pages, sink->seen);
-	rsink_table_open(&seen->spill, sink->spill);
 	rsink_sealed_begin(&seen->sealed, sink->sealed);
 	rsink_hint_begin(&seen->pieces, sink->filter, Anum_filter_slice);
 }
@@ -119,7 +117,6 @@ void
 rsink_seen_end(RsinkSeen *seen)
 {
 	rsink_table_close(&seen->pages);
-	rsink_table_close(&seen->spill);
 	rsink_sealed_end(&seen->sealed);
 	rsink_hint_end(&seen->pieces);
 	if (seen->deferred.rel != NULL)
@@ -149,29 +146,29 @@ RsinkRowState
 rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
 {
 	RsinkKey	key = {.fp = *fp};
-	RsinkSealedAnswers answers = {0};
+	RsinkAnswers answers = {0};
 	RsinkLookup lookup;
 	RsinkRowState state;
 
 	for (;;)
 	{
 		rsink_slices_load(seen->sink);
-		rsink_lookup_sealed(seen, &key, 1, &answers);
+		rsink_answers_find(seen, &key, 1, &answers);
 		rsink_lookup_begin(&lookup, seen, &answers, 0);
 		if (enter_hold(seen, &lookup))
 			break;
 		rsink_lookup_end(&lookup);
 	}
-	state = rsink_lookup_state(&lookup, 0, fp, payload);
+	state = rsink_lookup_state(&lookup, 0, &key, payload);
 	rsink_seen_unlock(seen);
 	rsink_lookup_end(&lookup);
+	rsink_answers_free(&answers);
 	return state;
 }
 
 /*
- * Insert a page row of n sorted keys, of events between oldest and newest, and
- * enter each fingerprint in the index, or in the spill table if the index has no
- * room. Caller holds the sink lock.
+ * Insert a page row of n sorted keys, of events between oldest and newest, and enter it
+ * in the index or in a run. Caller holds the sink lock.
  */
 void
 rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
@@ -184,15 +181,7 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 	rsink_table_insert(&seen->pages, tuple);
 	if (n < RSINK_SMALL_ROW)
 		pg_atomic_fetch_add_u32(&shared->small_rows, 1);
-	for (int i = 0; i < n; i++)
-	{
-		if (!rsink_index_insert(&shared->index, &keys[i].fp, &tuple->t_self))
-		{
-			shared->spilled = true;
-			shared->spill_generation++;
-			rsink_spill_add(&seen->spill, &keys[i].fp, newest);
-		}
-	}
+	rsink_seen_enter(seen, keys, n, &tuple->t_self);
 	heap_freetuple(tuple);
 }
 
@@ -239,7 +228,7 @@ is_long(instr_time since)
 
 /*
  * Check and claim in one hold of the sink lock. Returns how many of the n events
- * have been decided on: all, or none if the sealed slices must be asked again, or
+ * have been decided on: all, or none if what was found ahead no longer holds, or
  * those before something that others must not wait for. That is either the lock on
  * deferred_event, if that table is needed and isn't open yet, or the disk, once a
  * look-up had to read from it. Core doesn't count the time that a look-up waits for a
@@ -283,7 +272,7 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
 		{
 			last = fp;
-			last_state = rsink_lookup_state(lookup, i, fp, &last_payload);
+			last_state = rsink_lookup_state(lookup, i, &keys[i], &last_payload);
 			if (last_state == RSINK_ROW_GONE)
 			{
 				event->status = RSINK_APPLIED;
@@ -345,7 +334,7 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 {
 	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
 	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
-	RsinkSealedAnswers answers = {0};
+	RsinkAnswers answers = {0};
 
 	for (int from = 0, asked_from = 0; from < n;)
 	{
@@ -353,10 +342,10 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 		RsinkLookup lookup;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!seen->shared->slices.loaded || answers.generation != seen->shared->slices.generation)
+		if (!rsink_answers_hold(seen->shared, &answers))
 		{
 			rsink_slices_load(seen->sink);
-			rsink_lookup_sealed(seen, keys + from, n - from, &answers);
+			rsink_answers_find(seen, keys + from, n - from, &answers);
 			asked_from = from;
 		}
 		rsink_lookup_begin(&lookup, seen, &answers, from - asked_from);
@@ -376,8 +365,7 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 			MemoryContextSwitchTo(old);
 		}
 	}
-	if (answers.answer != NULL)
-		pfree(answers.answer);
+	rsink_answers_free(&answers);
 	pfree(fresh);
 	pfree(deferred);
 }

@@ -29,7 +29,6 @@ typedef struct RsinkSeen
 	RsinkSink  *sink;
 	RsinkShared *shared;
 	RsinkTable	pages;
-	RsinkTable	spill;
 	RsinkSealedReader sealed;	/* rows of sealed slices */
 	RsinkHintReader pieces;		/* of their filters */
 	RsinkTable	deferred;		/* deferred_event; rel is NULL until it is needed */

@@ -8,21 +8,14 @@
 #ifndef RSINK_SEEN_BUILD_H
 #define RSINK_SEEN_BUILD_H
 
-#include "utils/errcodes.h"
+#include "storage/itemptr.h"
 
+#include "apply/event.h"
 #include "seen/seen.h"
 
-/*
- * The worker must build the index first, and spill the fingerprints for which
- * memory has no room.
- */
-#define ERRCODE_RSINK_NOT_BUILT MAKE_SQLSTATE('R', 'S', '0', '0', '2')
-
-extern bool rsink_seen_builder;
-
-extern void rsink_init_seen_build(void);
+extern void rsink_seen_enter(RsinkSeen *seen, const RsinkKey *keys, int n, const ItemPointerData *tid);
 extern void rsink_seen_lock(RsinkSeen *seen);
 extern void rsink_seen_unlock(RsinkSeen *seen);
-extern bool rsink_seen_build(RsinkSeen *seen, bool may_spill);
+extern bool rsink_seen_build(RsinkSeen *seen);
 
 #endif							/* RSINK_SEEN_BUILD_H */

@@ -69,7 +69,7 @@ bucket_mask(void)
 static uint32
 chunk_alloc(RsinkIndex *index, uint32 depth)
 {
-	uint32		chunk = rsink_chunk_alloc();
+	uint32		chunk = rsink_chunk_alloc(false);
 
 	if (chunk != RSINK_NO_CHUNK)
 	{

@@ -1,22 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * seen_lookup.c
- *	  Is this event counted? The answer is in memory, in page rows or in the spill table.
+ *	  Is this event counted? The answer is in page rows and in rows of sealed slices.
  *
- * The index in shared memory leads to page rows. A fingerprint for which the
- * index had no room has a row in the spill table. An answer holds for as long as
- * the caller holds the sink lock.
+ * The index in shared memory leads to page rows, and so do runs, for page rows that have
+ * no entries in the index. An answer holds for as long as the caller holds the sink lock.
  *
- * Page rows and the spill table need not be in shared buffers, for instance after
- * a restart, and whoever waits for the sink lock can't be cancelled. So keys can
- * be looked up ahead, before the sink lock is taken. What is found then need not
- * be true later, but it makes the look-ups under the sink lock quick:
+ * Rows need not be in shared buffers, for instance after a restart, whoever waits for
+ * the sink lock can't be cancelled, and asking slices and runs may take long. So they
+ * are asked before the sink lock is taken, for all keys of a call:
  *
- *	- The blocks of page rows that the index leads to are pinned. Reading
- *	  their rows again costs no I/O.
- *	- If the spill table's answer is "counted", the answer stays true.
- *	  "Gone" stays true as long as no row has come into the spill table
- *	  since, which a generation count in shared memory tells.
+ *	- If a row said "counted", that stays true.
+ *	- What a slice said stays true. Slices that have come since are told by their
+ *	  generation, and then all is asked again.
+ *	- If all rows of runs said "gone", that stays true of these rows, and rows
+ *	  that have been added since are asked in the hold.
+ *	- "Unfinished" is read again in the hold.
+ *
+ * The blocks of page rows that the index leads to can be pinned ahead, too. Reading
+ * their rows again costs no I/O.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,9 +35,9 @@
 #include "seen/seen_index.h"
 #include "seen/seen_lookup.h"
 #include "seen/seen_page.h"
-#include "seen/seen_spill.h"
 #include "seen/hint.h"
 #include "seen/piece.h"
+#include "seen/run.h"
 #include "seen/sealed.h"
 #include "seen/slice.h"
 #include "sink/slot.h"
@@ -43,6 +45,10 @@
 /* Cache lines and blocks are asked for this many keys and blocks ahead. */
 #define PREFETCH_KEYS	8
 #define PREFETCH_BLOCKS 32
+#define PREFETCH_LINES	12
+
+/* If more rows than this have come into runs since they were asked, they are asked again. */
+#define NEWER_ROWS		8192
 
 /*
  * Has the current transaction deleted page rows? Then a row that it can't see may
@@ -52,37 +58,34 @@
 bool		rsink_seen_deleting = false;
 
 /*
- * Start looking up events in a sink, whose seen events the caller has open. What the
- * sealed slices said of the keys begins with the answer number "from".
+ * Start looking up events in a sink, whose seen events the caller has open. What was
+ * found of the keys already begins with the answer number "from".
  */
 void
-rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkSealedAnswers *answers, int from)
+rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkAnswers *answers, int from)
 {
 	memset(lookup, 0, sizeof(RsinkLookup));
 	lookup->shared = seen->shared;
 	lookup->sealed = &seen->sealed;
-	lookup->answers = answers->answer == NULL ? NULL : answers->answer + from;
-	lookup->slices = answers->generation;
+	lookup->answers = answers;
+	lookup->from = from;
 	rsink_page_reader_begin(&lookup->pages, seen->pages.rel);
-	rsink_spill_reader_begin(&lookup->spill, &seen->spill);
 }
 
-/* Unpin all blocks, and forget what was found ahead. */
+/* Unpin all blocks. */
 void
 rsink_lookup_end(RsinkLookup *lookup)
 {
 	rsink_page_reader_end(&lookup->pages);
-	rsink_spill_reader_end(&lookup->spill);
 	rsink_sealed_rest(lookup->sealed);
 	while (lookup->npinned > 0)
 		ReleaseBuffer(lookup->pinned[--lookup->npinned]);
-	if (lookup->ahead != NULL)
-	{
-		pfree(lookup->ahead);
+	if (lookup->pinned != NULL)
 		pfree(lookup->pinned);
-	}
-	lookup->ahead = NULL;
-	lookup->nahead = 0;
+	lookup->pinned = NULL;
+	if (lookup->newer.candidates != NULL)
+		pfree(lookup->newer.candidates);
+	lookup->newer.candidates = NULL;
 }
 
 static int
@@ -125,21 +128,6 @@ pin_blocks(RsinkLookup *lookup, const ItemPointerData *tids, int n)
 	pfree(blocks);
 }
 
-/*
- * Does one of these rows count the event? Removes no entry from the index, as the
- * sink lock isn't held.
- */
-static bool
-is_counted_by(RsinkLookup *lookup, const ItemPointerData *tids, int n, const RsinkFingerprint *fp)
-{
-	uint32		payload;
-
-	for (int i = 0; i < n; i++)
-		if (rsink_page_state(&lookup->pages, &tids[i], fp, false, &payload) == RSINK_ROW_COUNTED)
-			return true;
-	return false;
-}
-
 /* Add to the answer which of the keys the pieces of filters that are to be asked let pass. */
 static void
 ask_pieces(RsinkSeen *seen, RsinkSliceAnswer *answer)
@@ -155,10 +143,14 @@ ask_pieces(RsinkSeen *seen, RsinkSliceAnswer *answer)
 
 		CHECK_FOR_INTERRUPTS();
 		lines = rsink_piece_read(reader, ask, &nlines);
+		for (int key = ask->from; lines != NULL && key < ask->from + Min(ask->nkeys, PREFETCH_LINES); key++)
+			rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key].fp);
 		for (int key = ask->from; key < ask->from + ask->nkeys; key++)
 		{
 			RsinkCandidate candidate = {.key = key,.slice = ask->slice,.fence.block = InvalidBlockNumber};
 
+			if (lines != NULL && key + PREFETCH_LINES < ask->from + ask->nkeys)
+				rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key + PREFETCH_LINES].fp);
 			if (rsink_piece_has(ask, lines, nlines, &answer->keys[key].fp))
 				rsink_slices_add(answer, &candidate);
 		}
@@ -184,26 +176,20 @@ rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSlice
 	}
 }
 
-/*
- * Ask the sealed slices for n sorted keys, before the sink lock is taken; what they
- * said before is forgotten. Takes the slices lock in share mode, and AccessShareLock
- * on the tables of filters and of sealed rows if there is something to read. Heeds
- * cancels.
- */
-void
-rsink_lookup_sealed(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSealedAnswers *answers)
+/* Ask the sealed slices for n sorted keys. */
+static void
+ask_slices(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
 {
 	RsinkSliceAnswer maybe;
 
 	rsink_lookup_candidates(seen, keys, n, &maybe);
 	answers->generation = maybe.generation;
-	if (answers->answer != NULL)
-		pfree(answers->answer);
-	answers->answer = maybe.ncandidates == 0 ? NULL : palloc0(n * sizeof(RsinkSealedAnswer));
+	if (maybe.ncandidates > 0)
+		answers->sealed = palloc0(n * sizeof(RsinkSealedAnswer));
 	for (int i = 0; i < maybe.ncandidates; i++)
 	{
 		const RsinkCandidate *candidate = &maybe.candidates[i];
-		RsinkSealedAnswer *answer = &answers->answer[candidate->key];
+		RsinkSealedAnswer *answer = &answers->sealed[candidate->key];
 		uint32		payload;
 		RsinkRowState state;
 
@@ -224,11 +210,92 @@ rsink_lookup_sealed(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSealedAns
 	rsink_sealed_rest(&seen->sealed);
 }
 
+/* Ask the runs for n sorted keys. Takes the sink lock in share mode for short moments. */
+static void
+ask_runs(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
+{
+	RsinkRuns  *runs = &seen->shared->runs;
+	RsinkRunAnswer maybe = {0};
+	uint64		before = PG_UINT64_MAX;
+	bool		more = true;
+	RsinkPageReader reader;
+
+	/* if there is a run by the time of the hold, all of its rows are newer than the answers */
+	answers->upto = 0;
+	if (runs->nruns == 0)
+		return;
+	while (more)
+	{
+		CHECK_FOR_INTERRUPTS();
+		LWLockAcquire(&seen->shared->lock, LW_SHARED);
+		if (before == PG_UINT64_MAX)
+			answers->upto = runs->nrows;
+		more = rsink_runs_ask(runs, 0, &before, keys, n, &maybe);
+		LWLockRelease(&seen->shared->lock);
+	}
+	if (maybe.n > 0)
+		answers->rows = palloc0(n * sizeof(RsinkRowAnswer));
+	rsink_page_reader_begin(&reader, seen->pages.rel);
+	for (int i = 0; i < maybe.n; i++)
+	{
+		const RsinkRunCandidate *candidate = &maybe.candidates[i];
+		RsinkRowAnswer *answer = &answers->rows[candidate->key];
+		uint32		payload;
+		RsinkRowState state;
+
+		CHECK_FOR_INTERRUPTS();
+		if (answer->state == RSINK_ROW_COUNTED)
+			continue;
+		state = rsink_page_state(&reader, &candidate->tid, &keys[candidate->key].fp, false, &payload);
+		if (state == RSINK_ROW_GONE)
+			continue;
+		answer->state = state;
+		answer->payload = payload;
+		answer->tid = candidate->tid;
+	}
+	rsink_page_reader_end(&reader);
+	if (maybe.candidates != NULL)
+		pfree(maybe.candidates);
+}
+
+/* Do these answers still hold, but for what a hold of the sink lock finds out itself? */
+bool
+rsink_answers_hold(const RsinkShared *shared, const RsinkAnswers *answers)
+{
+	return shared->slices.loaded && answers->generation == shared->slices.generation &&
+		(shared->runs.nruns == 0 || shared->runs.nrows - answers->upto <= NEWER_ROWS);
+}
+
+/* Forget all answers. */
+void
+rsink_answers_free(RsinkAnswers *answers)
+{
+	if (answers->sealed != NULL)
+		pfree(answers->sealed);
+	if (answers->rows != NULL)
+		pfree(answers->rows);
+	memset(answers, 0, sizeof(RsinkAnswers));
+}
+
 /*
- * Look up keys before the sink lock is taken, the first of the n keys in their
- * order; returns how many were looked up, one at least. The blocks of their page
- * rows are pinned until rsink_lookup_end(), so it stops when these are as many as
- * this backend's share of shared buffers.
+ * Find out what can be found of n sorted keys before the sink lock is taken; what was
+ * found before is forgotten. Takes the slices lock and the sink lock in share mode for
+ * short moments, and AccessShareLock on the tables of filters and of sealed rows if
+ * there is something to read. Heeds cancels.
+ */
+void
+rsink_answers_find(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
+{
+	rsink_answers_free(answers);
+	ask_slices(seen, keys, n, answers);
+	ask_runs(seen, keys, n, answers);
+}
+
+/*
+ * Pin the blocks of the page rows that the index leads to, for the first of the n keys
+ * in their order, before the sink lock is taken. Returns how many keys, one at least:
+ * it stops when the blocks are as many as this backend's share of shared buffers.
+ * rsink_lookup_end() unpins them.
  *
  * Sets lookup->from_disk to whether anything was read from disk. Takes the sink
  * lock in share mode for a moment, so the caller must not hold it. Heeds cancels.
@@ -241,28 +308,26 @@ rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n)
 	int			share = Max(1, NBuffers / MaxBackends);
 	int			room = 2 * n + RSINK_INDEX_CANDIDATES;
 	ItemPointerData *tids = palloc(room * sizeof(ItemPointerData));
-	int		   *end = palloc(n * sizeof(int));	/* where each key's tids end */
 	int			ntids = 0;
 	int			nblocks = 0;
+	int			nahead = 0;
 	BlockNumber last = InvalidBlockNumber;
-	bool		spilled;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
-	spilled = shared->spilled;
-	lookup->generation = shared->spill_generation;
-	while (lookup->nahead < n && nblocks < share && ntids + RSINK_INDEX_CANDIDATES <= room)
+	while (nahead < n && nblocks < share && ntids + RSINK_INDEX_CANDIDATES <= room)
 	{
-		int			i = lookup->nahead++;
+		int			i = nahead++;
+		int			end;
 
 		if (i + PREFETCH_KEYS < n)
 			rsink_index_prefetch(&shared->index, &keys[i + PREFETCH_KEYS].fp);
-		end[i] = ntids + rsink_index_lookup(&shared->index, &keys[i].fp, &tids[ntids]);
+		end = ntids + rsink_index_lookup(&shared->index, &keys[i].fp, &tids[ntids]);
 
 		/*
 		 * Keys that one call has counted follow each other here, and lead to one
 		 * page row. Its block is counted once.
 		 */
-		for (; ntids < end[i]; ntids++)
+		for (; ntids < end; ntids++)
 		{
 			nblocks += ItemPointerGetBlockNumberNoCheck(&tids[ntids]) != last;
 			last = ItemPointerGetBlockNumberNoCheck(&tids[ntids]);
@@ -271,49 +336,39 @@ rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n)
 	LWLockRelease(&shared->lock);
 
 	pin_blocks(lookup, tids, ntids);
-	lookup->ahead = palloc(lookup->nahead * sizeof(RsinkSpilled));
-	for (int i = 0, first = 0; i < lookup->nahead; first = end[i++])
-	{
-		RsinkSpilled *found = &lookup->ahead[i];
-
-		/*
-		 * "Unfinished" is as good as not known: the key is looked up again under
-		 * the sink lock.
-		 */
-		found->state = RSINK_ROW_UNFINISHED;
-		if (!spilled || is_counted_by(lookup, &tids[first], end[i] - first, &keys[i].fp))
-			continue;
-		CHECK_FOR_INTERRUPTS();
-		found->state = rsink_spill_state(&lookup->spill, &keys[i].fp, &found->payload);
-	}
 	lookup->from_disk = pgBufferUsage.shared_blks_read != reads;
-
-	/* under the sink lock, states must be read anew */
-	rsink_page_reader_end(&lookup->pages);
-	rsink_spill_reader_end(&lookup->spill);
 	pfree(tids);
-	pfree(end);
-	return lookup->nahead;
+	return nahead;
 }
 
 /*
- * The caller has just taken the sink lock. From here on, look-ups give answers
- * that hold, unless false is returned: a slice has come since the slices were asked,
- * with events that were hot then, and all must be asked again.
+ * The caller has just taken the sink lock. From here on, look-ups give answers that
+ * hold, unless false is returned: then all must be found out again, since a slice has
+ * come, with events that were hot then, or a lot of rows of runs.
  */
 bool
 rsink_lookup_enter(RsinkLookup *lookup)
 {
-	if (!lookup->shared->slices.loaded || lookup->slices != lookup->shared->slices.generation)
-		return false;
 	lookup->from_disk = false;
-	lookup->is_current = lookup->generation == lookup->shared->spill_generation;
-	return true;
+	return rsink_answers_hold(lookup->shared, lookup->answers);
+}
+
+/* Find the rows of runs that may have a key and have come since the answers were found. */
+static void
+find_newer(RsinkLookup *lookup, const RsinkKey *key)
+{
+	const RsinkRuns *runs = &lookup->shared->runs;
+	uint64		before = PG_UINT64_MAX;
+
+	lookup->newer.n = 0;
+	while (runs->nrows > lookup->answers->upto &&
+		   rsink_runs_ask(runs, lookup->answers->upto, &before, key, 1, &lookup->newer))
+		;
 }
 
 /*
- * The answer of the page rows that the index leads to. Caller holds the sink
- * lock.
+ * The answer of the page rows, of which one has said "unfinished" before if "row" isn't
+ * NULL. Caller holds the sink lock.
  *
  * A row that was seen unfinished is read again before the event is called
  * unfinished. The row's transaction may have committed while we looked at the
@@ -321,18 +376,24 @@ rsink_lookup_enter(RsinkLookup *lookup)
  * transaction.
  */
 static RsinkRowState
-page_state(RsinkLookup *lookup, const RsinkFingerprint *fp, uint32 *payload)
+page_state(RsinkLookup *lookup, const RsinkKey *key, const RsinkRowAnswer *row, uint32 *payload)
 {
-	ItemPointerData tids[RSINK_INDEX_CANDIDATES];
-	int			n = rsink_index_lookup(&lookup->shared->index, fp, tids);
+	RsinkIndex *index = &lookup->shared->index;
+	ItemPointerData tids[RSINK_INDEX_CANDIDATES + 1];
+	int			n = rsink_index_lookup(index, &key->fp, tids);
 	bool		unfinished = false;
 
+	if (row != NULL)
+		tids[n++] = row->tid;
+	if (unlikely(lookup->shared->runs.nruns > 0))
+		find_newer(lookup, key);
 	for (int pass = 0; pass < 2 && (pass == 0 || unfinished); pass++)
 	{
 		unfinished = false;
-		for (int i = 0; i < n; i++)
+		for (int i = 0; i < n + lookup->newer.n; i++)
 		{
-			RsinkRowState state = rsink_page_state(&lookup->pages, &tids[i], fp, pass > 0, payload);
+			const ItemPointerData *tid = i < n ? &tids[i] : &lookup->newer.candidates[i - n].tid;
+			RsinkRowState state = rsink_page_state(&lookup->pages, tid, &key->fp, pass > 0, payload);
 
 			if (state == RSINK_ROW_COUNTED)
 				return state;
@@ -346,9 +407,8 @@ page_state(RsinkLookup *lookup, const RsinkFingerprint *fp, uint32 *payload)
 				 * reader has this address, there is a row, without this
 				 * fingerprint, and the entry is another fingerprint's.)
 				 */
-				if (pass == 0 && !rsink_seen_deleting &&
-					!ItemPointerEquals(&lookup->pages.tid, &tids[i]))
-					rsink_index_remove(&lookup->shared->index, fp, &tids[i]);
+				if (pass == 0 && !rsink_seen_deleting && !ItemPointerEquals(&lookup->pages.tid, (ItemPointer) tid))
+					rsink_index_remove(index, &key->fp, tid);
 			}
 		}
 	}
@@ -356,16 +416,18 @@ page_state(RsinkLookup *lookup, const RsinkFingerprint *fp, uint32 *payload)
 }
 
 /*
- * Is the event of the i-th key, with this fingerprint, counted at this instant?
- * Sets *payload to the payload hash that was counted, unless the answer is
- * RSINK_ROW_GONE. Sets lookup->from_disk if anything was read from disk. Caller
- * holds the sink lock and has called rsink_lookup_enter() in this hold.
+ * Is the event of the i-th key counted at this instant? Sets *payload to the payload
+ * hash that was counted, unless the answer is RSINK_ROW_GONE. Sets lookup->from_disk if
+ * anything was read from disk. Caller holds the sink lock and has called
+ * rsink_lookup_enter() in this hold.
  */
 RsinkRowState
-rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkFingerprint *fp, uint32 *payload)
+rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkKey *key, uint32 *payload)
 {
 	int64		reads = pgBufferUsage.shared_blks_read;
-	const RsinkSealedAnswer *sealed = lookup->answers == NULL ? NULL : &lookup->answers[i];
+	const RsinkAnswers *answers = lookup->answers;
+	const RsinkSealedAnswer *sealed = answers->sealed == NULL ? NULL : &answers->sealed[lookup->from + i];
+	const RsinkRowAnswer *row = answers->rows == NULL ? NULL : &answers->rows[lookup->from + i];
 	RsinkRowState state;
 
 	if (sealed != NULL && sealed->state == RSINK_ROW_COUNTED)
@@ -373,26 +435,19 @@ rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkFingerprint *fp, uint3
 		*payload = sealed->payload;
 		return RSINK_ROW_COUNTED;
 	}
-	state = page_state(lookup, fp, payload);
+	if (row != NULL && row->state == RSINK_ROW_COUNTED)
+	{
+		*payload = row->payload;
+		return RSINK_ROW_COUNTED;
+	}
+	state = page_state(lookup, key, row != NULL && row->state == RSINK_ROW_UNFINISHED ? row : NULL, payload);
 
 	/*
 	 * If the slice was just being made and the page row is gone, the slice's
 	 * transaction must have committed meanwhile.
 	 */
 	if (state == RSINK_ROW_GONE && sealed != NULL && sealed->state == RSINK_ROW_UNFINISHED)
-		state = rsink_sealed_state(lookup->sealed, &sealed->row, fp, true, payload);
-	if (state == RSINK_ROW_GONE && lookup->shared->spilled)
-	{
-		const RsinkSpilled *found = i < lookup->nahead ? &lookup->ahead[i] : NULL;
-
-		if (found != NULL && (found->state == RSINK_ROW_COUNTED ||
-							  (found->state == RSINK_ROW_GONE && lookup->is_current)))
-		{
-			*payload = found->payload;
-			return found->state;
-		}
-		state = rsink_spill_state(&lookup->spill, fp, payload);
-	}
+		state = rsink_sealed_state(lookup->sealed, &sealed->row, &key->fp, true, payload);
 	lookup->from_disk |= pgBufferUsage.shared_blks_read != reads;
 	return state;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * seen_lookup.h
- *	  Is this event counted? The answer is in memory, in page rows or in the spill table.
+ *	  Is this event counted? The answer is in page rows and in rows of sealed slices.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,9 +10,9 @@
 
 #include "apply/event.h"
 #include "apply/fingerprint.h"
+#include "seen/run.h"
 #include "seen/seen.h"
 #include "seen/seen_page.h"
-#include "seen/seen_spill.h"
 #include "seen/slice.h"
 #include "sink/slot.h"
 
@@ -24,19 +24,22 @@ typedef struct RsinkSealedAnswer
 	RsinkCandidate row;			/* the row that said so */
 } RsinkSealedAnswer;
 
-/* What the sealed slices said of several keys. */
-typedef struct RsinkSealedAnswers
-{
-	RsinkSealedAnswer *answer;	/* a key each; NULL: all are "gone" */
-	uint64		generation;		/* of the slices that were asked; 0: none were */
-} RsinkSealedAnswers;
-
-/* What the spill table said of a key that was looked up ahead. */
-typedef struct RsinkSpilled
+/* What page rows said of a key that have no entries in the index. */
+typedef struct RsinkRowAnswer
 {
 	RsinkRowState state;
 	uint32		payload;
-} RsinkSpilled;
+	ItemPointerData tid;		/* of the row that said so */
+} RsinkRowAnswer;
+
+/* What was found of several keys before the sink lock was taken. */
+typedef struct RsinkAnswers
+{
+	RsinkSealedAnswer *sealed;	/* a key each; NULL: all are "gone" */
+	uint64		generation;		/* of the slices that were asked; 0: none were */
+	RsinkRowAnswer *rows;		/* a key each; NULL: all are "gone" */
+	uint64		upto;			/* the rows of runs before this one were asked */
+} RsinkAnswers;
 
 /* Look-ups in one sink: the readers of its tables, and what was found ahead. */
 typedef struct RsinkLookup
@@ -44,31 +47,26 @@ typedef struct RsinkLookup
 	RsinkShared *shared;
 	RsinkSealedReader *sealed;
 	RsinkPageReader pages;
-	RsinkSpillReader spill;
 	bool		from_disk;		/* has a look-up read from disk? */
 
-	const RsinkSealedAnswer *answers;	/* of the sealed slices, a key each, or NULL */
-	uint64		slices;			/* generation of the slices that gave them */
+	const RsinkAnswers *answers;
+	int			from;			/* the first of the keys' answers there */
+	RsinkRunAnswer newer;		/* rows of runs that came after the answers */
 
-	int			nahead;			/* keys that were looked up ahead */
-	RsinkSpilled *ahead;		/* what the spill table said of each */
-	uint64		generation;		/* the spill table's at that time */
-	bool		is_current;		/* had it this generation still in the hold? */
 	Buffer	   *pinned;			/* blocks of page rows, pinned ahead */
 	int			npinned;
 } RsinkLookup;
 
 extern bool rsink_seen_deleting;
 
-extern void rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen,
-							   const RsinkSealedAnswers *answers, int from);
+extern void rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkAnswers *answers, int from);
 extern void rsink_lookup_end(RsinkLookup *lookup);
 extern void rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSliceAnswer *answer);
-extern void rsink_lookup_sealed(RsinkSeen *seen, const RsinkKey *keys, int n,
-								RsinkSealedAnswers *answers);
+extern bool rsink_answers_hold(const RsinkShared *shared, const RsinkAnswers *answers);
+extern void rsink_answers_find(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers);
+extern void rsink_answers_free(RsinkAnswers *answers);
 extern int	rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n);
 extern bool rsink_lookup_enter(RsinkLookup *lookup);
-extern RsinkRowState rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkFingerprint *fp,
-										uint32 *payload);
+extern RsinkRowState rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkKey *key, uint32 *payload);
 
 #endif							/* RSINK_SEEN_LOOKUP_H */

@@ -173,6 +173,40 @@ rsink_page_reader_end(RsinkPageReader *reader)
 	ItemPointerSetInvalid(&reader->tid);
 }
 
+/* Read the row at this address as it is at this instant. False: there is none. */
+static bool
+read_row(RsinkPageReader *reader, const ItemPointerData *tid)
+{
+	SnapshotData dirty;
+
+	rsink_page_reader_end(reader);
+	if (ItemPointerGetBlockNumberNoCheck(tid) >= reader->nblocks)
+		reader->nblocks = RelationGetNumberOfBlocks(reader->rel);
+	if (ItemPointerGetBlockNumberNoCheck(tid) >= reader->nblocks)
+		return false;
+	InitDirtySnapshot(dirty);
+	reader->tuple.t_self = *tid;
+	if (!heap_fetch(reader->rel, &dirty, &reader->tuple, &reader->buffer, false))
+	{
+		reader->buffer = InvalidBuffer;
+		return false;
+	}
+	reader->tid = *tid;
+	reader->state = TransactionIdIsValid(dirty.xmin) ? RSINK_ROW_UNFINISHED : RSINK_ROW_COUNTED;
+	rsink_page_deform(RelationGetDescr(reader->rel), &reader->tuple, &reader->page);
+	return true;
+}
+
+/*
+ * Is there a row at this address, as it is at this instant, whose least fingerprint has
+ * this upper half?
+ */
+bool
+rsink_page_begins(RsinkPageReader *reader, const ItemPointerData *tid, uint64 first)
+{
+	return read_row(reader, tid) && reader->page.n > 0 && load64(reader->page.hi, 0) == first;
+}
+
 /*
  * Is the event with this fingerprint counted by the row at this address? Sets
  * *payload to the payload hash in the row, unless the answer is RSINK_ROW_GONE.
@@ -191,27 +225,9 @@ rsink_page_state(RsinkPageReader *reader, const ItemPointerData *tid,
 {
 	int			i;
 
-	if (again || !ItemPointerIsValid(&reader->tid) ||
-		!ItemPointerEquals(&reader->tid, (ItemPointer) tid))
-	{
-		SnapshotData dirty;
-
-		rsink_page_reader_end(reader);
-		if (ItemPointerGetBlockNumberNoCheck(tid) >= reader->nblocks)
-			reader->nblocks = RelationGetNumberOfBlocks(reader->rel);
-		if (ItemPointerGetBlockNumberNoCheck(tid) >= reader->nblocks)
-			return RSINK_ROW_GONE;
-		InitDirtySnapshot(dirty);
-		reader->tuple.t_self = *tid;
-		if (!heap_fetch(reader->rel, &dirty, &reader->tuple, &reader->buffer, false))
-		{
-			reader->buffer = InvalidBuffer;
-			return RSINK_ROW_GONE;
-		}
-		reader->tid = *tid;
-		reader->state = TransactionIdIsValid(dirty.xmin) ? RSINK_ROW_UNFINISHED : RSINK_ROW_COUNTED;
-		rsink_page_deform(RelationGetDescr(reader->rel), &reader->tuple, &reader->page);
-	}
+	if ((again || !ItemPointerIsValid(&reader->tid) ||
+		 !ItemPointerEquals(&reader->tid, (ItemPointer) tid)) && !read_row(reader, tid))
+		return RSINK_ROW_GONE;
 	if ((i = rsink_page_find(&reader->page, fp)) < 0)
 		return RSINK_ROW_GONE;
 	memcpy(payload, reader->page.payload + i * sizeof(uint32), sizeof(uint32));

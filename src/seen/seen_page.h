@@ -66,6 +66,7 @@ extern int	rsink_page_find(const RsinkPage *page, const RsinkFingerprint *fp);
 extern void rsink_page_key(const RsinkPage *page, int i, RsinkFingerprint *fp);
 extern void rsink_page_reader_begin(RsinkPageReader *reader, Relation rel);
 extern void rsink_page_reader_end(RsinkPageReader *reader);
+extern bool rsink_page_begins(RsinkPageReader *reader, const ItemPointerData *tid, uint64 first);
 extern RsinkRowState rsink_page_state(RsinkPageReader *reader, const ItemPointerData *tid,
 									  const RsinkFingerprint *fp, bool again,
 									  uint32 *payload);

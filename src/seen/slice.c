@@ -172,9 +172,7 @@ largest_group(const RsinkSlices *slices, int64 events)
 static int64
 group_fit(double reserve)
 {
-	double		bytes = (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
-
-	return (int64) ((rsink_pool_free() - reserve) * bytes / 2 / RSINK_TAG_BYTES);
+	return (int64) ((rsink_pool_free() - reserve) * rsink_pool_bytes() / 2 / RSINK_TAG_BYTES);
 }
 
 /*

@@ -315,7 +315,7 @@ rsink_missing_relation(const RsinkSink *sink, bool views)
 		const char *kind;
 		const char *columns;
 	}			indexes[] = {
-		{"seen", "oldest"}, {"seen", "newest"}, {"spill", "hi"}, {"slice", "slice"},
+		{"seen", "oldest"}, {"seen", "newest"}, {"slice", "slice"},
 		{"sealed", "slice"}, {"filter", "slice"}, {"delta", "minute"}, {"total", "minute"}
 	};
 

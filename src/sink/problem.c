@@ -52,7 +52,7 @@ static const char *
 missing_table(const RsinkSink *sink)
 {
 	const Oid	tables[RSINK_NOWN_TABLES] = {
-		sink->seen, sink->spill, sink->slice, sink->sealed, sink->filter, sink->delta, sink->total
+		sink->seen, sink->slice, sink->sealed, sink->filter, sink->delta, sink->total
 	};
 
 	for (int i = 0; i < RSINK_NOWN_TABLES; i++)

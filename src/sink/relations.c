@@ -45,7 +45,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_refuse_write);
 
 /* The kinds of a sink's own tables; a table's name is its kind and the sink's number. */
 const char *const rsink_own_tables[RSINK_NOWN_TABLES] = {
-	"seen", "spill", "slice", "sealed", "filter", "delta", "total"
+	"seen", "slice", "sealed", "filter", "delta", "total"
 };
 
 /*
@@ -96,6 +96,18 @@ rsink_create_sealed(int32 id)
 }
 
 /*
+ * Drop the table in which version 1.0 kept a second time what had no place in memory, if
+ * sink number id has it. The page rows have all of it. Caller is connected by
+ * rsink_spi_begin().
+ */
+void
+rsink_drop_spill(int32 id)
+{
+	if (rsink_spi(SPI_OK_SELECT, "SELECT FROM pg_class WHERE oid = to_regclass('revenue_sink.spill_%d')", id) > 0)
+		rsink_spi(SPI_OK_UTILITY, "DROP TABLE revenue_sink.spill_%d", id);
+}
+
+/*
  * Create the tables of sink number id, owned by the extension's owner, and grant to
  * the role "owner" SELECT on the tables that the sink's views read. Caller is
  * connected by rsink_spi_begin().
@@ -113,11 +125,6 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 			  "ALTER TABLE revenue_sink.seen_%d ALTER COLUMN fingerprints SET STORAGE PLAIN", id);
 	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.seen_%d (oldest)", id);
 	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.seen_%d (newest)", id);
-	rsink_spi(SPI_OK_UTILITY,
-			  "CREATE TABLE revenue_sink.spill_%d (hi bigint NOT NULL, lo bigint NOT NULL, "
-			  "  payload integer NOT NULL, event_time timestamptz NOT NULL)", id);
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d (hi, lo)", id);
-	rsink_spi(SPI_OK_UTILITY, "CREATE INDEX ON revenue_sink.spill_%d USING brin (event_time)", id);
 	rsink_create_sealed(id);
 	for (int i = 0; i < 2; i++)
 		rsink_spi(SPI_OK_UTILITY,
@@ -134,7 +141,6 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 			  "ALTER TABLE revenue_sink.delta_%d SET (autovacuum_vacuum_scale_factor = 0, "
 			  "  autovacuum_vacuum_threshold = 1000)", id);
 	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.delta_%d REPLICA IDENTITY FULL", id);
-	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.spill_%d REPLICA IDENTITY FULL", id);
 	rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.seen_%d REPLICA IDENTITY FULL", id);
 	rsink_spi(SPI_OK_UTILITY, "GRANT SELECT ON revenue_sink.delta_%d, revenue_sink.total_%d TO %s",
 			  id, id, quoted);

@@ -16,12 +16,13 @@ typedef enum RsinkView
 } RsinkView;
 
 extern void rsink_create_tables(int32 id, bool totals, const char *owner);
-#define RSINK_NOWN_TABLES 7
+#define RSINK_NOWN_TABLES 6
 
 extern const char *const rsink_own_tables[RSINK_NOWN_TABLES];
 
 extern void rsink_index_deltas(int32 id);
 extern void rsink_create_sealed(int32 id);
+extern void rsink_drop_spill(int32 id);
 extern void rsink_create_ingest(int32 id, bool totals, const char *name);
 extern void rsink_comment_views(const char *sink, const char *fact, const char *ingest);
 extern void rsink_mark_view(int32 id, RsinkView which, Oid relid);

@@ -62,7 +62,7 @@ static bool
 is_relation_of(const RsinkSink *sink, Oid relid)
 {
 	return relid == sink->fact || relid == sink->ingest || relid == sink->seen ||
-		relid == sink->spill || relid == sink->slice || relid == sink->sealed || relid == sink->filter ||
+		relid == sink->slice || relid == sink->sealed || relid == sink->filter ||
 		relid == sink->delta || relid == sink->total;
 }
 
@@ -177,7 +177,6 @@ believe_relations(RsinkSink *sink, HeapTuple tuple, TupleDesc desc)
 	sink->fact = DatumGetObjectId(catalog_column(tuple, desc, "fact", &isnull));
 	sink->ingest = DatumGetObjectId(catalog_column(tuple, desc, "ingest", &isnull));
 	sink->seen = DatumGetObjectId(catalog_column(tuple, desc, "seen", &isnull));
-	sink->spill = DatumGetObjectId(catalog_column(tuple, desc, "spill", &isnull));
 	sink->delta = DatumGetObjectId(catalog_column(tuple, desc, "delta", &isnull));
 	sink->total = DatumGetObjectId(catalog_column(tuple, desc, "total", &isnull));
 }
@@ -194,7 +193,6 @@ find_relations(RsinkSink *sink)
 	if (!rsink_is_view_of(sink->id, RSINK_INGEST, sink->ingest))
 		sink->ingest = rsink_find_view(sink->id, RSINK_INGEST);
 	sink->seen = rsink_table_of(sink->id, "seen");
-	sink->spill = rsink_table_of(sink->id, "spill");
 	sink->slice = rsink_table_of(sink->id, "slice");
 	sink->sealed = rsink_table_of(sink->id, "sealed");
 	sink->filter = rsink_table_of(sink->id, "filter");
@@ -318,7 +316,7 @@ rsink_sink_find(const char *name)
 		{
 			sink->valid = false;
 			sink->shared = NULL;
-			sink->fact = sink->ingest = sink->seen = sink->spill = InvalidOid;
+			sink->fact = sink->ingest = sink->seen = InvalidOid;
 			sink->slice = sink->sealed = sink->filter = sink->delta = sink->total = InvalidOid;
 		}
 		if ((!sink->valid || sink->problem != RSINK_READY) && !cache_load(sink))

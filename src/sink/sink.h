@@ -51,7 +51,6 @@ typedef struct RsinkSink
 	Oid			fact;
 	Oid			ingest;
 	Oid			seen;
-	Oid			spill;
 	Oid			slice;
 	Oid			sealed;
 	Oid			filter;

@@ -126,15 +126,13 @@ static void
 slot_reset(RsinkShared *shared, Oid db, Oid seen)
 {
 	rsink_index_destroy(&shared->index);
+	rsink_runs_reset(&shared->runs);
 	rsink_slices_reset(&shared->slices);
 	shared->db = db;
 	shared->seen = seen;
 	shared->relfile = InvalidOid;
 	shared->built = false;
-	shared->short_of_memory = false;
-	shared->spilling = false;
 	shared->foreign_xid = InvalidTransactionId;
-	shared->spilled = false;
 	pg_atomic_init_u32(&shared->small_rows, 0);
 	shared->next_block = shared->known_blocks = 0;
 	shared->horizon = shared->retained_from = DT_NOBEGIN;
@@ -346,26 +344,6 @@ rsink_shared_attach(const RsinkSink *sink)
 	if (pg_atomic_read_u64(&found->last_sequence) == 0)
 		start_sequence(sink, found);
 	return found;
-}
-
-/*
- * Does the building of an index wait for the worker of this database? Once memory is
- * short, only the worker can go on with it. Takes the sink locks in shared mode.
- */
-bool
-rsink_shared_is_waited_for(Oid db)
-{
-	bool		waited_for = false;
-
-	for (int i = 0; i < rsink_max_sinks && !waited_for; i++)
-	{
-		RsinkShared *shared = &slots->slot[i];
-
-		LWLockAcquire(&shared->lock, LW_SHARED);
-		waited_for = shared->db == db && shared->short_of_memory;
-		LWLockRelease(&shared->lock);
-	}
-	return waited_for;
 }
 
 /* A number that changes whenever a sink of this database is used. */

@@ -35,6 +35,7 @@
 #include "storage/lwlock.h"
 
 #include "apply/event.h"
+#include "seen/run.h"
 #include "seen/seen_index.h"
 #include "seen/slice.h"
 
@@ -59,12 +60,10 @@ typedef struct RsinkShared
 	RsinkIndex	index;
 	Oid			relfile;		/* file of the page table that the index describes */
 	bool		built;			/* are all rows of that file in the index? Also a hint */
-	bool		short_of_memory;	/* the build waits for the worker */
-	bool		spilling;		/* the worker's spilled rows aren't committed yet; also a hint */
-	bool		spilled;		/* does the spill table have rows? Also a hint */
+	RsinkRuns	runs;			/* page rows without entries; read also with the lock in share
+								 * mode */
 	TransactionId foreign_xid;	/* inserts rows past us, as a restore does, */
 	BlockNumber foreign_block;	/* from this block on */
-	uint64		spill_generation;	/* grows with each row that comes into the spill table */
 	BlockNumber total_blocks;	/* of the build under way */
 	BlockNumber next_block;		/* the build has done the blocks before */
 	BlockNumber known_blocks;	/* length of the file when last looked at; also a hint */
@@ -104,7 +103,6 @@ extern void rsink_shared_unload(Oid seen);
 extern void rsink_release_gone(void);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);
-extern bool rsink_shared_is_waited_for(Oid db);
 extern uint64 rsink_shared_activity(Oid db);
 extern int64 rsink_next_sequence(struct RsinkSink *sink, int64 *previous);
 

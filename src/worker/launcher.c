@@ -440,7 +440,7 @@ reap(const Database *d, Tracked *t)
 static bool
 is_urgent(Oid db)
 {
-	return db == adoption_asked || rsink_shared_is_waited_for(db);
+	return db == adoption_asked;
 }
 
 /* One that rests for want of work is due once its sinks are used, or waited for. */

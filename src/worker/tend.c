@@ -31,6 +31,7 @@
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/slice_load.h"
+#include "seen/sweep.h"
 #include "sink/choice.h"
 #include "sink/right.h"
 #include "sink/sink.h"
@@ -125,8 +126,8 @@ build_index(const char *name)
 		else
 		{
 			rsink_seen_begin(&seen, sink, false);
-			for (int i = 0; i < BUILD_STEPS && !done && !sink->shared->spilling; i++)
-				done = rsink_seen_build(&seen, true);
+			for (int i = 0; i < BUILD_STEPS && !done; i++)
+				done = rsink_seen_build(&seen);
 			rsink_seen_end(&seen);
 		}
 		rsink_end_step();
@@ -309,6 +310,7 @@ seal(RsinkTended *t)
 		if (sink->mode != RSINK_TOTALS && rsink_maintenance_lock(sink, false))
 		{
 			more = rsink_slices_refresh(sink);
+			rsink_sweep_runs(sink);
 			if (!more)
 				sealed = rsink_seal(sink);
 		}

@@ -44,7 +44,6 @@
 #include "core/compat.h"
 #include "core/settings.h"
 #include "core/spi_util.h"
-#include "seen/seen_build.h"
 #include "sink/right.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
@@ -187,8 +186,7 @@ tend_safely(RsinkTended *t, MemoryContext context)
 	{
 		MemoryContextSwitchTo(context);
 		HOLD_INTERRUPTS();
-		/* an index that has to be built again is built first in the next round */
-		t->skip = geterrcode() == ERRCODE_RSINK_NOT_BUILT ? 0 : ERROR_ROUNDS;
+		t->skip = ERROR_ROUNDS;
 		EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
@@ -288,7 +286,6 @@ revenue_sink_worker_main(Datum arg)
 	rsink_pin_session();
 	BackgroundWorkerInitializeConnectionByOid(db, InvalidOid, 0);
 	pgstat_report_appname("revenue_sink worker");
-	rsink_seen_builder = true;
 	tended = hash_create("revenue_sink tended", 16, &ctl, HASH_ELEM | HASH_STRINGS);
 	context = AllocSetContextCreate(TopMemoryContext, "revenue_sink round", ALLOCSET_DEFAULT_SIZES);
 	adoptions_asked = rsink_adoptions_asked();

@@ -428,7 +428,7 @@ group_bound(void)
 	measure(conn, &way_apply, "bound", set, 0, nevents / 4, BATCH);
 	measure_replay(conn, &way_apply, "bound_replay", SET_MAIN, BATCH / 2, nevents / 4);
 	state = bench_value(conn, "SELECT index_state FROM revenue_sink.stat_sink WHERE sink = 'bench'");
-	if (strcmp(state, "spilled") != 0)
+	if (strcmp(state, "overflowed") != 0)
 		fail("the index is \"%s\", not past its bound", state);
 	free(state);
 	PQfinish(conn);

@@ -160,7 +160,7 @@ SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespac
 	(SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
 		AND d.deptype = 'e' AND e.extname = 'revenue_sink') $$, 'the extension owns all functions');
 SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'revenue_sink'::regnamespace AND c.relkind IN ('r', 'v', 'S', 'm', 'p', 'f')
-	AND (c.relname ~ '^(seen|spill|slice|sealed|filter|delta|total)_\d+$') = EXISTS
+	AND (c.relname ~ '^(seen|slice|sealed|filter|delta|total)_\d+$') = EXISTS
 	(SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
 		AND d.deptype = 'e' AND e.extname = 'revenue_sink') $$, 'the extension owns all relations but those of sinks');
 SELECT ok(EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_namespace'::regclass
@@ -178,7 +178,7 @@ SELECT is_empty($$ SELECT pg_describe_object(classid, objid, objsubid) FROM pg_d
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'revenue_sink'::regnamespace
 	AND coalesce(obj_description(p.oid, 'pg_proc'), '') = '' $$, 'every function has a comment');
 SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'revenue_sink'::regnamespace AND c.relkind IN ('r', 'v', 'S')
-	AND c.relname !~ '^(seen|spill|slice|sealed|filter|delta|total)_\d+$' AND coalesce(obj_description(c.oid, 'pg_class'), '') = '' $$,
+	AND c.relname !~ '^(seen|slice|sealed|filter|delta|total)_\d+$' AND coalesce(obj_description(c.oid, 'pg_class'), '') = '' $$,
 	'every table, view and sequence has a comment');
 SELECT isnt(obj_description('revenue_sink'::regnamespace, 'pg_namespace'), NULL, 'the schema has a comment');
 SELECT isnt((SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'revenue_sink'), NULL,

@@ -24,7 +24,7 @@ revenue_sink.worker_interval = '100ms'
 deadlock_timeout = '100ms'
 ));
 create_sink($node, 'postgres');
-my %table = map { $_ => sink_table($node, 'postgres', $_) } qw(seen spill delta total);
+my %table = map { $_ => sink_table($node, 'postgres', $_) } qw(seen delta total);
 
 my $streams = RevenueSink::Streams->new(seed => $seed, writers => 2);
 my $load    = RevenueSink::Load->new(
@@ -56,7 +56,6 @@ sub run_with
 $load->start_reader($reader_binary);
 my $ran = run_with(150, (map { "VACUUM FULL $table{$_}" } sort keys %table),
 	"VACUUM (FREEZE, INDEX_CLEANUP ON) $table{seen}",
-	"REINDEX TABLE $table{spill}",
 	"REINDEX TABLE $table{total}",
 	"ALTER TABLE $table{seen} SET (fillfactor = 90); VACUUM FULL $table{seen}",
 	'VACUUM FULL',
@@ -92,7 +91,7 @@ my $event = q('s', 'order-t', 'evt-t', '2024-03-01 10:01+00', 65, 'truncate');
 is($node->safe_psql('postgres', qq(
 SELECT revenue_sink.apply($event);
 BEGIN;
-TRUNCATE $table{seen}, $table{spill};
+TRUNCATE $table{seen};
 SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
 SELECT revenue_sink.apply($event);
 SELECT revenue_sink.apply($event);
@@ -110,7 +109,7 @@ sub check_sql
 }
 
 is($node->safe_psql('postgres', qq(
-TRUNCATE $table{seen}, $table{spill};
+TRUNCATE $table{seen};
 SELECT revenue_sink.seen('s', 'order-t', 'evt-t');
 SELECT revenue_sink.apply($event);
 SELECT revenue_sink.apply($event);

@@ -138,10 +138,63 @@ $rewriter->quit;
 ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM revenue_sink.deferred'), 'the deferred event is settled');
 is($node->safe_psql('postgres', q(SELECT problem FROM revenue_sink.check('t'))), '', 'check() finds nothing');
 
-# The memory is increased again.
-$node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '32MB'));
+# No worker is there to seal anything, so page rows are kept without entries in the index.
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
 $node->restart;
-is(feed($more, $more + 20000), '5000|15000|0|0|0|0', 'with more memory: right answers');
-state_is($more + 20000, 'with more memory');
+is(feed($more + 15000, $more + 115000), '100000|0|0|0|0|0', 'without a worker: new events are applied');
+$more += 115_000;
+is($node->safe_psql('postgres', q(SELECT index_state FROM revenue_sink.stat_sink WHERE sink = 's')), 'overflowed',
+	'without a worker: the memory is used up');
+is(feed(0, $more), "0|$more|0|0|0|0", 'without a worker: all events are duplicates');
+is($node->safe_psql('postgres', "BEGIN; SELECT feed($more, $more + 20000); ROLLBACK; SELECT feed($more, $more + 20000)"),
+	"20000|0|0|0|0|0\n20000|0|0|0|0|0", 'without a worker: a rollback');
+$more += 20_000;
+kill_server($node);
+$node->start;
+is(feed(0, $more), "0|$more|0|0|0|0", 'without a worker, after a crash: all events are duplicates');
+state_is($more, 'without a worker');
+
+# A writer has asked all rows that there are, and must then wait for a table, since it
+# has met an event that is unfinished. Meanwhile another writer applies the call's other
+# events, unless the first one was so quick as to claim one of them before.
+sub call
+{
+	my ($ids) = @_;
+
+	return qq(SELECT concat_ws('|', r.applied, r.duplicate, r.deferred) FROM (
+	SELECT array_agg('order-' || i) AS o, array_agg('w'::text) AS e, array_agg('2024-03-01 10:00+00'::timestamptz) AS t,
+		array_agg(0.0) AS a FROM ($ids) AS _(i)) given, revenue_sink.apply('s', o, e, t, a) r);
+}
+my $unfinished = 'SELECT generate_series(1, 20000)';
+my $locker = $node->background_psql('postgres');
+my ($answer, $new);
+$holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; ' . call($unfinished));
+foreach my $try (1 .. 10)
+{
+	my $writer = $node->background_psql('postgres');
+
+	$new = 'SELECT generate_series(1, 100) + ' . $try * 100_000;
+	$locker->query_safe('BEGIN; LOCK TABLE revenue_sink.deferred_event IN SHARE MODE');
+	$writer->query_until(qr/sent/, "\\echo sent\nBEGIN; " . call("$unfinished UNION ALL $new") . ";\n");
+	wait_until('the writer waits for the table', sub { $node->safe_psql('postgres', q(
+SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'revenue_sink.deferred_event'::regclass)) eq '1' });
+	(undef, my $applied) = $node->psql('postgres', q(SET lock_timeout = '1s'; ) . call($new));
+	$locker->query_safe('ROLLBACK');
+	$answer = $writer->query_safe('SELECT 1');
+	$writer->query_safe('ROLLBACK');
+	$writer->quit;
+	last if $applied eq '100|0|0';
+}
+like($answer, qr/^0\|100\|20000$/m, 'events that came into rows meanwhile are duplicates');
+$holder->query_safe('ROLLBACK');
+$_->quit foreach $holder, $locker;
+$more += 100;
+
+# The memory is increased again.
+$node->append_conf('postgresql.conf', q(revenue_sink.dedup_memory = '32MB'
+max_worker_processes = 8));
+$node->restart;
+is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), $more, 'with more memory: each event counts once');
 
 done_testing();

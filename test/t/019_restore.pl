@@ -673,7 +673,7 @@ SELECT revenue_sink.merge('s')));
 wait_until('all before has expired', sub {
 	$target->safe_psql('whole', q(SELECT revenue_sink.expire('s') \g /dev/null
 SELECT sum(events) FROM revenue_sink.seen_1)) eq '1' });
-$target->safe_psql('whole', "VACUUM (FULL, FREEZE) revenue_sink.$_") foreach (tables_of(1), 'spill_1');
+$target->safe_psql('whole', "VACUUM (FULL, FREEZE) revenue_sink.$_") foreach tables_of(1);
 $state = $target->safe_psql('whole', $state_sql);
 dump_to($target, 'whole', 'again', '-Fc');
 new_database('again');

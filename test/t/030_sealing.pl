@@ -266,12 +266,11 @@ $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 
 # There is less memory now: for some slices there is none at all, and some are cold.
 # That depends on how much there is.
-foreach my $kb (1024, 1280, 1408, 1536)
+foreach my $kb (1024, 1536, 2048)
 {
 	$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '${kb}kB'");
 	$node->restart;
 	is(sql(feed(0, 1000)), '0|1000|0|0|0', "$kb kB, right after a restart: events are duplicates");
-	wait_for('slices are loaded', "(SELECT seen_bytes_memory > $kb * 800 FROM revenue_sink.stat_sink)");
 	wait_for('the worker has nothing more to load', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND query LIKE 'pack%')");
 	is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", "$kb kB: events of all slices are duplicates");
 }

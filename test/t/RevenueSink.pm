@@ -78,7 +78,7 @@ SELECT revenue_sink.create_sink('$sink'$more);));
 	return;
 }
 
-# The name of a table of the only sink in a database: seen, spill, delta, total.
+# The name of a table of the only sink in a database: seen, delta, total.
 sub sink_table
 {
 	my ($node, $db, $kind) = @_;
