@@ -135,7 +135,11 @@ adopt(RsinkSink *sink, bool updating)
 	char	   *missing;
 
 	if (updating || sink->encoding < 0)
-		rsink_create_sealed(sink->id);	/* the sink comes from version 1.0 */
+	{
+		/* the sink comes from version 1.0 */
+		rsink_create_sealed(sink->id);
+		rsink_drop_spill(sink->id);
+	}
 	missing = rsink_missing_relation(sink, false);
 	if (missing == NULL && !find_or_mark(sink, RSINK_FACT, updating))
 		missing = "the fact view is gone, or is not the one that was made for the sink";
@@ -151,7 +155,6 @@ adopt(RsinkSink *sink, bool updating)
 		return;
 	}
 	rsink_index_deltas(sink->id);
-	rsink_drop_spill(sink->id);
 	if (sink->encoding < 0)
 		note_encoding(sink, updating);
 	if (!updating && sink->problem == RSINK_ASLEEP && (missing = rsink_missing_rows(sink, false)) != NULL)

@@ -38,7 +38,7 @@ rsink_extent_allocate(RsinkExtent *extent, uint32 nfences, uint32 nlines, double
 	extent->nlines = nlines;
 	while (extent->nchunks < nchunks && nchunks * sizeof(uint32) <= rsink_pool->chunk_bytes)
 	{
-		uint32		chunk = rsink_pool_free() > reserve ? rsink_chunk_alloc(false) : RSINK_NO_CHUNK;
+		uint32		chunk = rsink_pool_free() > reserve ? rsink_chunk_alloc(rsink_pool->nkept) : RSINK_NO_CHUNK;
 
 		if (chunk == RSINK_NO_CHUNK)
 			break;

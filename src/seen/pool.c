@@ -3,8 +3,9 @@
  * pool.c
  *	  The memory for seen events: chunks of one size, which all sinks share.
  *
- * The pool has the size of revenue_sink.dedup_memory. A spinlock of its own protects
- * the list of free chunks. A chunk that is in use belongs to one sink, and is
+ * The pool has the size of revenue_sink.dedup_memory and, besides, a chunk per sink that
+ * there can be, so that each can have a run. A spinlock of its own protects the list of
+ * free chunks. A chunk that is in use belongs to one sink, and is
  * protected by whatever protects the part of the sink that has it. No function here
  * raises an error.
  *
@@ -20,12 +21,8 @@
 #include "seen/pool.h"
 #include "sink/slot.h"
 
-/*
- * The part of the pool that only runs may take, which keep what there is no other room
- * for; and of a small pool more, so that each sink can have a run.
- */
+/* The part of the pool that only runs may take, which keep what there is no other room for. */
 #define KEPT_PART		(1.0 / 32)
-#define KEPT_MOST		(1.0 / 4)
 
 int			rsink_dedup_memory = 256 * 1024;	/* kB */
 
@@ -45,7 +42,7 @@ chunk_bytes(void)
 static uint32
 chunk_count(void)
 {
-	return (uint32) ((Size) rsink_dedup_memory * 1024 / chunk_bytes());
+	return (uint32) ((Size) rsink_dedup_memory * 1024 / chunk_bytes()) + (uint32) rsink_max_sinks;
 }
 
 static Size
@@ -76,8 +73,8 @@ rsink_pool_shmem_init(void)
 		return;
 	SpinLockInit(&rsink_pool->mutex);
 	rsink_pool->nchunks = rsink_pool->nfree = chunk_count();
-	rsink_pool->nkept = (uint32) Max(Min(rsink_pool->nchunks * KEPT_MOST, rsink_max_sinks),
-									 rsink_pool->nchunks * KEPT_PART);
+	rsink_pool->nkept = (uint32) rsink_max_sinks +
+		(uint32) ((rsink_pool->nchunks - (uint32) rsink_max_sinks) * KEPT_PART);
 	rsink_pool->chunk_bytes = chunk_bytes();
 	rsink_pool->chunk_shift = pg_leftmost_one_pos64(chunk_bytes());
 	rsink_pool->chunks = (char *) TYPEALIGN(RSINK_CHUNK_ALIGN, (char *) rsink_pool + header_size());
@@ -87,16 +84,16 @@ rsink_pool_shmem_init(void)
 }
 
 /*
- * Take a chunk from the pool, zeroed; RSINK_NO_CHUNK if the pool is empty, but for what
- * is kept for runs.
+ * Take a chunk from the pool, zeroed; RSINK_NO_CHUNK if that would leave fewer free ones
+ * than this.
  */
 uint32
-rsink_chunk_alloc(bool for_run)
+rsink_chunk_alloc(uint32 leave)
 {
 	uint32		chunk = RSINK_NO_CHUNK;
 
 	SpinLockAcquire(&rsink_pool->mutex);
-	if (for_run || rsink_pool->nfree > rsink_pool->nkept)
+	if (rsink_pool->nfree > leave)
 		chunk = rsink_pool->first_free;
 	if (chunk != RSINK_NO_CHUNK)
 	{
@@ -123,11 +120,11 @@ rsink_chunk_free(uint32 chunk)
 	SpinLockRelease(&rsink_pool->mutex);
 }
 
-/* The size of the pool in bytes, what is kept for runs included. */
+/* The size of the pool in bytes, without a chunk per sink. */
 double
 rsink_pool_bytes(void)
 {
-	return (double) rsink_pool->nchunks * (double) rsink_pool->chunk_bytes;
+	return (double) (rsink_pool->nchunks - (uint32) rsink_max_sinks) * (double) rsink_pool->chunk_bytes;
 }
 
 /*
@@ -139,5 +136,6 @@ rsink_pool_free(void)
 {
 	uint32		nfree = rsink_pool->nfree;
 
-	return nfree <= rsink_pool->nkept ? 0 : (double) (nfree - rsink_pool->nkept) / rsink_pool->nchunks;
+	return nfree <= rsink_pool->nkept ? 0 :
+		(double) (nfree - rsink_pool->nkept) * (double) rsink_pool->chunk_bytes / rsink_pool_bytes();
 }

@@ -36,7 +36,8 @@ typedef struct RsinkPool
 	uint32		first_free;
 	uint32		nfree;			/* also a hint */
 	uint32		nchunks;
-	uint32		nkept;			/* chunks that only runs may take */
+	uint32		nkept;			/* chunks that only runs may take, rsink_max_sinks of them a
+								 * sink's first run alone */
 	Size		chunk_bytes;
 	int			chunk_shift;	/* chunk_bytes as a power of two */
 	char	   *chunks;
@@ -48,7 +49,7 @@ extern RsinkPool *rsink_pool;
 
 extern Size rsink_pool_shmem_size(void);
 extern void rsink_pool_shmem_init(void);
-extern uint32 rsink_chunk_alloc(bool for_run);
+extern uint32 rsink_chunk_alloc(uint32 leave);
 extern void rsink_chunk_free(uint32 chunk);
 extern double rsink_pool_bytes(void);
 extern double rsink_pool_free(void);

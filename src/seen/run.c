@@ -29,6 +29,7 @@
 #include "seen/filter.h"
 #include "seen/pool.h"
 #include "seen/run.h"
+#include "sink/slot.h"
 
 /* A filter has room for so many bits per event, and takes all but this part of the run. */
 #define FILTER_BITS		16
@@ -98,12 +99,12 @@ rsink_runs_reset(RsinkRuns *runs)
 	runs->events = 0;
 }
 
-/* Begin a new run. NULL: the pool is empty. */
+/* Begin a new run. NULL: there is no memory. */
 static Run *
 new_run(RsinkRuns *runs)
 {
 	bool		filtered = rsink_pool_free() > FILTER_RESERVE;
-	uint32		chunk = rsink_chunk_alloc(true);
+	uint32		chunk = rsink_chunk_alloc(runs->newest == 0 ? 0 : (uint32) rsink_max_sinks);
 	Size		bytes = rsink_pool->chunk_bytes - offsetof(Run, row);
 	Run		   *run;
 

@@ -65,11 +65,11 @@ bucket_mask(void)
 	return (uint32) (rsink_pool->chunk_bytes / sizeof(Bucket)) - 1;
 }
 
-/* Take a chunk from the pool, zeroed. RSINK_NO_CHUNK: the pool is empty. */
+/* Take a chunk from the pool, zeroed. RSINK_NO_CHUNK: there is none but for runs. */
 static uint32
 chunk_alloc(RsinkIndex *index, uint32 depth)
 {
-	uint32		chunk = rsink_chunk_alloc(false);
+	uint32		chunk = rsink_chunk_alloc(rsink_pool->nkept);
 
 	if (chunk != RSINK_NO_CHUNK)
 	{
