@@ -146,15 +146,15 @@ RsinkRowState
 rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
 {
 	RsinkKey	key = {.fp = *fp};
-	RsinkAnswers answers = {0};
+	RsinkFindings found = {0};
 	RsinkLookup lookup;
 	RsinkRowState state;
 
 	for (;;)
 	{
 		rsink_slices_load(seen->sink);
-		rsink_answers_find(seen, &key, 1, &answers);
-		rsink_lookup_begin(&lookup, seen, &answers, 0);
+		rsink_find_ahead(seen, &key, 1, &found);
+		rsink_lookup_begin(&lookup, seen, &found, 0);
 		if (enter_hold(seen, &lookup))
 			break;
 		rsink_lookup_end(&lookup);
@@ -162,7 +162,7 @@ rsink_seen_state(RsinkSeen *seen, const RsinkFingerprint *fp, uint32 *payload)
 	state = rsink_lookup_state(&lookup, 0, &key, payload);
 	rsink_seen_unlock(seen);
 	rsink_lookup_end(&lookup);
-	rsink_answers_free(&answers);
+	rsink_findings_free(&found);
 	return state;
 }
 
@@ -334,7 +334,7 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 {
 	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
 	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
-	RsinkAnswers answers = {0};
+	RsinkFindings found = {0};
 
 	for (int from = 0, asked_from = 0; from < n;)
 	{
@@ -342,13 +342,13 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 		RsinkLookup lookup;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!rsink_answers_hold(seen->shared, &answers))
+		if (!rsink_findings_hold(seen->shared, &found))
 		{
 			rsink_slices_load(seen->sink);
-			rsink_answers_find(seen, keys + from, n - from, &answers);
+			rsink_find_ahead(seen, keys + from, n - from, &found);
 			asked_from = from;
 		}
-		rsink_lookup_begin(&lookup, seen, &answers, from - asked_from);
+		rsink_lookup_begin(&lookup, seen, &found, from - asked_from);
 		if (looks_ahead)
 		{
 			hold = rsink_lookup_ahead(&lookup, keys + from, hold);
@@ -365,7 +365,7 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 			MemoryContextSwitchTo(old);
 		}
 	}
-	rsink_answers_free(&answers);
+	rsink_findings_free(&found);
 	pfree(fresh);
 	pfree(deferred);
 }

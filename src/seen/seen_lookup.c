@@ -62,12 +62,12 @@ bool		rsink_seen_deleting = false;
  * found of the keys already begins with the answer number "from".
  */
 void
-rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkAnswers *answers, int from)
+rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkFindings *found, int from)
 {
 	memset(lookup, 0, sizeof(RsinkLookup));
 	lookup->shared = seen->shared;
 	lookup->sealed = &seen->sealed;
-	lookup->answers = answers;
+	lookup->found = found;
 	lookup->from = from;
 	rsink_page_reader_begin(&lookup->pages, seen->pages.rel);
 }
@@ -178,18 +178,18 @@ rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSlice
 
 /* Ask the sealed slices for n sorted keys. */
 static void
-ask_slices(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
+ask_slices(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkFindings *found)
 {
 	RsinkSliceAnswer maybe;
 
 	rsink_lookup_candidates(seen, keys, n, &maybe);
-	answers->generation = maybe.generation;
+	found->generation = maybe.generation;
 	if (maybe.ncandidates > 0)
-		answers->sealed = palloc0(n * sizeof(RsinkSealedAnswer));
+		found->sealed = palloc0(n * sizeof(RsinkSealedAnswer));
 	for (int i = 0; i < maybe.ncandidates; i++)
 	{
 		const RsinkCandidate *candidate = &maybe.candidates[i];
-		RsinkSealedAnswer *answer = &answers->sealed[candidate->key];
+		RsinkSealedAnswer *answer = &found->sealed[candidate->key];
 		uint32		payload;
 		RsinkRowState state;
 
@@ -212,7 +212,7 @@ ask_slices(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
 
 /* Ask the runs for n sorted keys. Takes the sink lock in share mode for short moments. */
 static void
-ask_runs(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
+ask_runs(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkFindings *found)
 {
 	RsinkRuns  *runs = &seen->shared->runs;
 	RsinkRunAnswer maybe = {0};
@@ -221,7 +221,7 @@ ask_runs(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
 	RsinkPageReader reader;
 
 	/* if there is a run by the time of the hold, all of its rows are newer than the answers */
-	answers->upto = 0;
+	found->upto = 0;
 	if (runs->nruns == 0)
 		return;
 	while (more)
@@ -229,17 +229,17 @@ ask_runs(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
 		CHECK_FOR_INTERRUPTS();
 		LWLockAcquire(&seen->shared->lock, LW_SHARED);
 		if (before == PG_UINT64_MAX)
-			answers->upto = runs->nrows;
+			found->upto = runs->nrows;
 		more = rsink_runs_ask(runs, 0, &before, keys, n, &maybe);
 		LWLockRelease(&seen->shared->lock);
 	}
 	if (maybe.n > 0)
-		answers->rows = palloc0(n * sizeof(RsinkRowAnswer));
+		found->rows = palloc0(n * sizeof(RsinkRowAnswer));
 	rsink_page_reader_begin(&reader, seen->pages.rel);
 	for (int i = 0; i < maybe.n; i++)
 	{
 		const RsinkRunCandidate *candidate = &maybe.candidates[i];
-		RsinkRowAnswer *answer = &answers->rows[candidate->key];
+		RsinkRowAnswer *answer = &found->rows[candidate->key];
 		uint32		payload;
 		RsinkRowState state;
 
@@ -260,21 +260,21 @@ ask_runs(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
 
 /* Do these answers still hold, but for what a hold of the sink lock finds out itself? */
 bool
-rsink_answers_hold(const RsinkShared *shared, const RsinkAnswers *answers)
+rsink_findings_hold(const RsinkShared *shared, const RsinkFindings *found)
 {
-	return shared->slices.loaded && answers->generation == shared->slices.generation &&
-		(shared->runs.nruns == 0 || shared->runs.nrows - answers->upto <= NEWER_ROWS);
+	return shared->slices.loaded && found->generation == shared->slices.generation &&
+		(shared->runs.nruns == 0 || shared->runs.nrows - found->upto <= NEWER_ROWS);
 }
 
 /* Forget all answers. */
 void
-rsink_answers_free(RsinkAnswers *answers)
+rsink_findings_free(RsinkFindings *found)
 {
-	if (answers->sealed != NULL)
-		pfree(answers->sealed);
-	if (answers->rows != NULL)
-		pfree(answers->rows);
-	memset(answers, 0, sizeof(RsinkAnswers));
+	if (found->sealed != NULL)
+		pfree(found->sealed);
+	if (found->rows != NULL)
+		pfree(found->rows);
+	memset(found, 0, sizeof(RsinkFindings));
 }
 
 /*
@@ -284,11 +284,11 @@ rsink_answers_free(RsinkAnswers *answers)
  * there is something to read. Heeds cancels.
  */
 void
-rsink_answers_find(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers)
+rsink_find_ahead(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkFindings *found)
 {
-	rsink_answers_free(answers);
-	ask_slices(seen, keys, n, answers);
-	ask_runs(seen, keys, n, answers);
+	rsink_findings_free(found);
+	ask_slices(seen, keys, n, found);
+	ask_runs(seen, keys, n, found);
 }
 
 /*
@@ -350,7 +350,7 @@ bool
 rsink_lookup_enter(RsinkLookup *lookup)
 {
 	lookup->from_disk = false;
-	return rsink_answers_hold(lookup->shared, lookup->answers);
+	return rsink_findings_hold(lookup->shared, lookup->found);
 }
 
 /* Find the rows of runs that may have a key and have come since the answers were found. */
@@ -361,8 +361,8 @@ find_newer(RsinkLookup *lookup, const RsinkKey *key)
 	uint64		before = PG_UINT64_MAX;
 
 	lookup->newer.n = 0;
-	while (runs->nrows > lookup->answers->upto &&
-		   rsink_runs_ask(runs, lookup->answers->upto, &before, key, 1, &lookup->newer))
+	while (runs->nrows > lookup->found->upto &&
+		   rsink_runs_ask(runs, lookup->found->upto, &before, key, 1, &lookup->newer))
 		;
 }
 
@@ -425,9 +425,9 @@ RsinkRowState
 rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkKey *key, uint32 *payload)
 {
 	int64		reads = pgBufferUsage.shared_blks_read;
-	const RsinkAnswers *answers = lookup->answers;
-	const RsinkSealedAnswer *sealed = answers->sealed == NULL ? NULL : &answers->sealed[lookup->from + i];
-	const RsinkRowAnswer *row = answers->rows == NULL ? NULL : &answers->rows[lookup->from + i];
+	const RsinkFindings *found = lookup->found;
+	const RsinkSealedAnswer *sealed = found->sealed == NULL ? NULL : &found->sealed[lookup->from + i];
+	const RsinkRowAnswer *row = found->rows == NULL ? NULL : &found->rows[lookup->from + i];
 	RsinkRowState state;
 
 	if (sealed != NULL && sealed->state == RSINK_ROW_COUNTED)

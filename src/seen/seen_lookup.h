@@ -33,13 +33,13 @@ typedef struct RsinkRowAnswer
 } RsinkRowAnswer;
 
 /* What was found of several keys before the sink lock was taken. */
-typedef struct RsinkAnswers
+typedef struct RsinkFindings
 {
 	RsinkSealedAnswer *sealed;	/* a key each; NULL: all are "gone" */
 	uint64		generation;		/* of the slices that were asked; 0: none were */
 	RsinkRowAnswer *rows;		/* a key each; NULL: all are "gone" */
 	uint64		upto;			/* the rows of runs before this one were asked */
-} RsinkAnswers;
+} RsinkFindings;
 
 /* Look-ups in one sink: the readers of its tables, and what was found ahead. */
 typedef struct RsinkLookup
@@ -49,7 +49,7 @@ typedef struct RsinkLookup
 	RsinkPageReader pages;
 	bool		from_disk;		/* has a look-up read from disk? */
 
-	const RsinkAnswers *answers;
+	const RsinkFindings *found;
 	int			from;			/* the first of the keys' answers there */
 	RsinkRunAnswer newer;		/* rows of runs that came after the answers */
 
@@ -59,12 +59,12 @@ typedef struct RsinkLookup
 
 extern bool rsink_seen_deleting;
 
-extern void rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkAnswers *answers, int from);
+extern void rsink_lookup_begin(RsinkLookup *lookup, RsinkSeen *seen, const RsinkFindings *found, int from);
 extern void rsink_lookup_end(RsinkLookup *lookup);
 extern void rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSliceAnswer *answer);
-extern bool rsink_answers_hold(const RsinkShared *shared, const RsinkAnswers *answers);
-extern void rsink_answers_find(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkAnswers *answers);
-extern void rsink_answers_free(RsinkAnswers *answers);
+extern bool rsink_findings_hold(const RsinkShared *shared, const RsinkFindings *found);
+extern void rsink_find_ahead(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkFindings *found);
+extern void rsink_findings_free(RsinkFindings *found);
 extern int	rsink_lookup_ahead(RsinkLookup *lookup, const RsinkKey *keys, int n);
 extern bool rsink_lookup_enter(RsinkLookup *lookup);
 extern RsinkRowState rsink_lookup_state(RsinkLookup *lookup, int i, const RsinkKey *key, uint32 *payload);
