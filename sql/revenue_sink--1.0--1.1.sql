@@ -47,6 +47,22 @@ DROP INDEX revenue_sink.rejected_sink_id_digest_idx;
 CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
 COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
 
+CREATE TABLE revenue_sink.settled_event (
+	sink_id integer NOT NULL,
+	order_id text NOT NULL,
+	event_id text NOT NULL,
+	answer text NOT NULL,
+	settled_at timestamptz NOT NULL
+) USING heap;
+ALTER TABLE revenue_sink.settled_event REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.settled_event (sink_id, settled_at);
+-- A hash has room for ids of any length, and does not depend on a collation.
+CREATE INDEX ON revenue_sink.settled_event USING hash (order_id);
+COMMENT ON TABLE revenue_sink.settled_event IS
+	'what became of events that were deferred; see the view settled';
+
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.settled_event', '');
+
 CREATE FUNCTION revenue_sink.rename_constraints(renamed regclass)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_rename_constraints';
 SELECT revenue_sink.rename_constraints('revenue_sink.ledger'),
@@ -108,6 +124,13 @@ CREATE FUNCTION revenue_sink.adopt_sink(sink text)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_adopt_sink';
 COMMENT ON FUNCTION revenue_sink.adopt_sink(text) IS
 	'make this database the home of a sink that has come by a restore or a subscription, whole or not. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.apply_each(
+	sink text, order_id text[], event_id text[], event_time timestamptz[], amount numeric[],
+	group_key text[] DEFAULT NULL)
+RETURNS text[] LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_each';
+COMMENT ON FUNCTION revenue_sink.apply_each(text, text[], text[], timestamptz[], numeric[], text[]) IS
+	'apply events, each of which is one element of every array; returns the answer to each event, in their order';
 
 CREATE FUNCTION revenue_sink.refuse_write()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_refuse_write';
@@ -228,6 +251,12 @@ CREATE OR REPLACE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.deferred IS 'events that wait for another transaction to end';
 
+CREATE VIEW revenue_sink.settled WITH (security_barrier) AS
+	SELECT s.name AS sink, e.order_id, e.event_id, e.answer, e.settled_at
+	FROM revenue_sink.settled_event e JOIN revenue_sink.sink_catalog s ON s.id = e.sink_id
+	WHERE revenue_sink.may_see(s.name);
+COMMENT ON VIEW revenue_sink.settled IS 'the final answers to events that had been deferred';
+
 CREATE OR REPLACE VIEW revenue_sink.writer WITH (security_barrier) AS
 	SELECT s.name AS sink, w.job, w.writer, w.epoch, w.opened_at,
 		b.last_number, b.events, b.newest AS newest_event_time, b.ended_at AS last_batch_at
@@ -252,8 +281,8 @@ CREATE OR REPLACE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
 
-REVOKE ALL ON revenue_sink.dead_letter FROM PUBLIC;
-GRANT SELECT ON revenue_sink.dead_letter TO PUBLIC;
+REVOKE ALL ON revenue_sink.settled_event, revenue_sink.dead_letter, revenue_sink.settled FROM PUBLIC;
+GRANT SELECT ON revenue_sink.dead_letter, revenue_sink.settled TO PUBLIC;
 
 -- Comments on what was there in 1.0, and is described in other words now.
 COMMENT ON TABLE revenue_sink.decision IS 'decisions on prepared batches, to commit or to roll back';

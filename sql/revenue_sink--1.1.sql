@@ -64,6 +64,20 @@ ALTER TABLE revenue_sink.deferred_event REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.deferred_event (sink_id);
 COMMENT ON TABLE revenue_sink.deferred_event IS 'events that wait for another transaction to end';
 
+CREATE TABLE revenue_sink.settled_event (
+	sink_id integer NOT NULL,
+	order_id text NOT NULL,
+	event_id text NOT NULL,
+	answer text NOT NULL,
+	settled_at timestamptz NOT NULL
+) USING heap;
+ALTER TABLE revenue_sink.settled_event REPLICA IDENTITY FULL;
+CREATE INDEX ON revenue_sink.settled_event (sink_id, settled_at);
+-- A hash has room for ids of any length, and does not depend on a collation.
+CREATE INDEX ON revenue_sink.settled_event USING hash (order_id);
+COMMENT ON TABLE revenue_sink.settled_event IS
+	'what became of events that were deferred; see the view settled';
+
 CREATE TABLE revenue_sink.dead_letter_event (
 	sink_id integer NOT NULL,
 	letter bytea NOT NULL,
@@ -153,6 +167,7 @@ SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_id', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_catalog', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_state', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.deferred_event', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.settled_event', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.dead_letter_event', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.ledger', '');
@@ -226,6 +241,13 @@ CREATE FUNCTION revenue_sink.apply(
 RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_one';
 COMMENT ON FUNCTION revenue_sink.apply(text, text, text, timestamptz, numeric, text) IS
 	'apply one event; returns its answer';
+
+CREATE FUNCTION revenue_sink.apply_each(
+	sink text, order_id text[], event_id text[], event_time timestamptz[], amount numeric[],
+	group_key text[] DEFAULT NULL)
+RETURNS text[] LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_each';
+COMMENT ON FUNCTION revenue_sink.apply_each(text, text[], text[], timestamptz[], numeric[], text[]) IS
+	'apply events, each of which is one element of every array; returns the answer to each event, in their order';
 
 CREATE FUNCTION revenue_sink.upsert(
 	sink text, minute timestamptz[], revenue numeric[],
@@ -447,6 +469,12 @@ CREATE VIEW revenue_sink.deferred WITH (security_barrier) AS
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.deferred IS 'events that wait for another transaction to end';
 
+CREATE VIEW revenue_sink.settled WITH (security_barrier) AS
+	SELECT s.name AS sink, e.order_id, e.event_id, e.answer, e.settled_at
+	FROM revenue_sink.settled_event e JOIN revenue_sink.sink_catalog s ON s.id = e.sink_id
+	WHERE revenue_sink.may_see(s.name);
+COMMENT ON VIEW revenue_sink.settled IS 'the final answers to events that had been deferred';
+
 CREATE VIEW revenue_sink.writer WITH (security_barrier) AS
 	SELECT s.name AS sink, w.job, w.writer, w.epoch, w.opened_at,
 		b.last_number, b.events, b.newest AS newest_event_time, b.ended_at AS last_batch_at
@@ -485,6 +513,6 @@ REVOKE ALL ON FUNCTION revenue_sink.winner(numeric[], bigint[], bigint[], bigint
 REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
 
 GRANT SELECT ON revenue_sink.sink, revenue_sink.stat_sink, revenue_sink.dead_letter, revenue_sink.rejected_event,
-	revenue_sink.deferred, revenue_sink.writer, revenue_sink.prepared TO PUBLIC;
+	revenue_sink.deferred, revenue_sink.settled, revenue_sink.writer, revenue_sink.prepared TO PUBLIC;
 
 SELECT revenue_sink.start_worker();

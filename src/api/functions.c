@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * functions.c
- *	  apply(): events as arrays, as jsonb, or one by one.
+ *	  apply() and apply_each(): events as arrays, as jsonb, or one by one.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "api/answers.h"
 #include "api/argument.h"
 #include "apply/apply.h"
 #include "apply/event.h"
@@ -29,6 +30,7 @@
 #include "sink/sink.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_apply_arrays);
+PG_FUNCTION_INFO_V1(revenue_sink_apply_each);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_jsonb);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_one);
 
@@ -65,13 +67,13 @@ set_bytes(const struct varlena *value, const char **bytes, int32 *len)
 }
 
 /*
- * apply(sink, order_id[], event_id[], event_time[], amount[], group_key[])
- *
- * The arrays are read in place and applied a portion at a time, so that the memory
- * needed doesn't depend on their length.
+ * Apply the events of a call's array arguments, which begin with the second one.
+ * *counts gets the number of events per status, and *answers, unless it is NULL, the
+ * answers to them. The arrays are read in place and applied a portion at a time, so
+ * that the memory needed, but for the answers, doesn't depend on their length.
  */
-Datum
-revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
+static void
+apply_columns(FunctionCallInfo fcinfo, RsinkCounts *counts, RsinkAnswers *answers)
 {
 	RsinkSink  *sink = apply_sink(fcinfo);
 	RsinkColumn order_id;
@@ -80,7 +82,6 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 	RsinkColumn amount;
 	RsinkColumn group_key;
 	bool		grouped = !PG_ARGISNULL(5);
-	RsinkCounts counts = {{0}};
 	RsinkApply *apply;
 	RsinkEvent *events;
 	int			n;
@@ -92,6 +93,8 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 	rsink_column_open(&amount, fcinfo, 4, "amount", n);
 	if (grouped)
 		rsink_column_open(&group_key, fcinfo, 5, "group_key", n);
+	if (answers != NULL)
+		rsink_answers_begin(answers, n);
 
 	apply = rsink_apply_begin(sink, false);
 	events = palloc(Max(1, Min(n, RSINK_PORTION_MAX)) * sizeof(RsinkEvent));
@@ -111,9 +114,36 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 					  &event->group_key, &event->group_len);
 		}
 		rsink_apply_events(apply, events, portion);
+		if (answers != NULL)
+			rsink_answers_add(answers, events, portion);
 	}
-	rsink_apply_end(apply, &counts);
+	rsink_apply_end(apply, counts);
+}
+
+/* apply(sink, order_id[], event_id[], event_time[], amount[], group_key[]) */
+Datum
+revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
+{
+	RsinkCounts counts = {{0}};
+
+	apply_columns(fcinfo, &counts, NULL);
 	return counts_record(fcinfo, &counts);
+}
+
+/*
+ * apply_each(sink, order_id[], event_id[], event_time[], amount[], group_key[]) -> text[]
+ *
+ * Does what apply() does, and returns the answer to each event in place of the
+ * counts, in the order of the events.
+ */
+Datum
+revenue_sink_apply_each(PG_FUNCTION_ARGS)
+{
+	RsinkCounts counts = {{0}};
+	RsinkAnswers answers;
+
+	apply_columns(fcinfo, &counts, &answers);
+	PG_RETURN_ARRAYTYPE_P(rsink_answers_end(&answers));
 }
 
 /*

@@ -89,6 +89,13 @@
 #define Anum_deferred_deferred_at	7
 #define Natts_deferred				7
 
+#define Anum_settled_sink_id		1
+#define Anum_settled_order_id		2
+#define Anum_settled_event_id		3
+#define Anum_settled_answer			4
+#define Anum_settled_settled_at		5
+#define Natts_settled				5
+
 #define Anum_dead_letter_sink_id	1
 #define Anum_dead_letter_letter		2
 #define Anum_dead_letter_reason		3

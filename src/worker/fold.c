@@ -3,8 +3,8 @@
  * fold.c
  *	  Folding: removes what no longer counts from tables into which writers only insert.
  *
- * These tables are the ledger, committed_offset, epoch, decision and
- * dead_letter_event.
+ * These tables are the ledger, committed_offset, epoch, decision, dead_letter_event
+ * and settled_event.
  *
  *-------------------------------------------------------------------------
  */
@@ -138,6 +138,7 @@ forget_epochs(const RsinkSink *sink)
 void
 rsink_fold(RsinkSink *sink)
 {
+	int			retention = rsink_rejected_retention > 0 ? rsink_rejected_retention : rsink_dead_letter_retention;
 	RsinkSpi	spi;
 
 	rsink_spi_begin(&spi);
@@ -151,8 +152,10 @@ rsink_fold(RsinkSink *sink)
 			  "DELETE FROM revenue_sink.dead_letter_event r WHERE sink_id = %d AND "
 			  "(arrived_at < now() - make_interval(days => %d) OR EXISTS "
 			  "(SELECT FROM revenue_sink.dead_letter_event f WHERE f.sink_id = r.sink_id AND f.letter = r.letter "
-			  "AND f.ctid < r.ctid))", sink->id,
-			  rsink_rejected_retention > 0 ? rsink_rejected_retention : rsink_dead_letter_retention);
+			  "AND f.ctid < r.ctid))", sink->id, retention);
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.settled_event WHERE sink_id = %d "
+			  "AND settled_at < now() - make_interval(days => %d)", sink->id, retention);
 	rsink_spi_end(&spi);
 }
 

@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -54,17 +55,55 @@ event_of_row(HeapTuple tuple, TupleDesc desc, RsinkEvent *event)
 	event->group_key = text_bytes(values[Anum_deferred_group_key - 1], &event->group_len);
 }
 
+static Datum
+text_datum(const char *bytes, int32 len)
+{
+	return PointerGetDatum(cstring_to_text_with_len(bytes, len));
+}
+
+/*
+ * Keep the answers of the events that are settled, for the view settled, and delete
+ * the rows from which these events came; "tids" has the addresses of the rows. An
+ * answer and its row's end are one transaction, so each row gets one answer that
+ * stands. Returns how many events are settled; the others wait still.
+ */
+static int
+keep_answers(const RsinkSink *sink, Relation deferred, RsinkTable *settled,
+			 const RsinkEvent *events, ItemPointerData *tids, int n)
+{
+	Datum		values[Natts_settled];
+	bool		nulls[Natts_settled] = {false};
+	int			done = 0;
+
+	values[Anum_settled_sink_id - 1] = Int32GetDatum(sink->id);
+	values[Anum_settled_settled_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	for (int i = 0; i < n; i++)
+	{
+		const RsinkEvent *event = &events[i];
+
+		if (event->status == RSINK_DEFERRED)
+			continue;
+		values[Anum_settled_order_id - 1] = text_datum(event->order_id, event->order_len);
+		values[Anum_settled_event_id - 1] = text_datum(event->event_id, event->event_len);
+		values[Anum_settled_answer - 1] = CStringGetTextDatum(rsink_status_name[event->status]);
+		rsink_table_insert_values(settled, values, nulls);
+		CatalogTupleDelete(deferred, &tids[i]);
+		done++;
+	}
+	return done;
+}
+
 /*
  * Take each deferred event whose row has committed through the path of all events
  * once more. If the transaction that the event waited for has committed, the
  * event is a duplicate (or a conflict) by now; if that transaction has rolled
  * back, the event is applied; if it is unfinished still, the event stays
- * deferred. The rows of settled events are deleted in the current transaction.
- * Returns the number of events settled. Sets *pending, unless it is NULL, to true
- * if others stay.
+ * deferred. The rows of settled events are deleted in the current transaction, which
+ * also writes their answers to settled_event. Returns the number of events settled.
+ * Sets *pending, unless it is NULL, to true if others stay.
  *
- * Caller holds the maintenance lock. Takes RowExclusiveLock on deferred_event and
- * the sink's tables.
+ * Caller holds the maintenance lock. Takes RowExclusiveLock on deferred_event,
+ * settled_event and the sink's tables.
  */
 int64
 rsink_settle(RsinkSink *sink, bool *pending)
@@ -74,6 +113,7 @@ rsink_settle(RsinkSink *sink, bool *pending)
 	MemoryContext portion = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink settle",
 												ALLOCSET_DEFAULT_SIZES);
 	RsinkApply *apply = NULL;
+	RsinkTable	answers;
 	RsinkEvent *events = NULL;
 	ItemPointerData *tids = NULL;
 	RsinkCounts counts = {{0}};
@@ -100,7 +140,10 @@ rsink_settle(RsinkSink *sink, bool *pending)
 			MemoryContext old;
 
 			if (apply == NULL)
+			{
 				apply = rsink_apply_begin(sink, true);
+				rsink_table_open_named(&answers, "settled_event");
+			}
 			old = MemoryContextSwitchTo(portion);
 			if (n == 0)
 			{
@@ -112,17 +155,17 @@ rsink_settle(RsinkSink *sink, bool *pending)
 			MemoryContextSwitchTo(old);
 		}
 		if (n > 0)
-			rsink_apply_events(apply, events, n);
-		for (int i = 0; i < n; i++)
 		{
-			if (events[i].status == RSINK_DEFERRED)
-			{
-				if (pending)
-					*pending = true;
-				continue;
-			}
-			CatalogTupleDelete(rel, &tids[i]);
-			settled++;
+			MemoryContext old;
+			int			ended;
+
+			rsink_apply_events(apply, events, n);
+			old = MemoryContextSwitchTo(portion);
+			ended = keep_answers(sink, rel, &answers, events, tids, n);
+			MemoryContextSwitchTo(old);
+			if (ended < n && pending)
+				*pending = true;
+			settled += ended;
 		}
 		MemoryContextReset(portion);
 		done = n < RSINK_PORTION_MAX;
@@ -130,7 +173,10 @@ rsink_settle(RsinkSink *sink, bool *pending)
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	if (apply != NULL)
+	{
+		rsink_table_close(&answers);
 		rsink_apply_end(apply, &counts);
+	}
 	MemoryContextDelete(portion);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
