@@ -195,14 +195,22 @@ SELECT to_regclass('set_ingest') AS set_ingest;
 CALL revenue_sink.recover('plain', 'job', NULL, 1);
 SELECT revenue_sink.store_offsets('plain', 'src', '{0}', '{1}');
 SELECT revenue_sink.apply('plain', 'o', 'same', '2024-03-01 10:02:00+00', 2);
+BEGIN;
+SELECT revenue_sink.apply('plain', 'o', 'held', '2024-03-01 10:02:00+00', 2);
+PREPARE TRANSACTION 'held';
+SELECT revenue_sink.apply('plain', 'o', 'held', '2024-03-01 10:02:00+00', 2);
+COMMIT PREPARED 'held';
+SELECT revenue_sink.merge('plain') > 0 AS settled;
 SELECT revenue_sink.expire('plain');
 SELECT (SELECT count(*) FROM revenue_sink.epoch WHERE sink_id > 0) AS epochs,
 	(SELECT count(*) FROM revenue_sink.committed_offset WHERE sink_id > 0) AS offsets,
 	(SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id > 0) AS rejected,
+	(SELECT count(*) FROM revenue_sink.settled_event WHERE sink_id > 0) AS settled,
 	(SELECT count(*) FROM revenue_sink.sink_state) = (SELECT count(*) FROM revenue_sink.sink) AS states;
 SELECT revenue_sink.drop_sink(sink) FROM (SELECT sink FROM revenue_sink.sink ORDER BY sink) AS s;
 SELECT (SELECT count(*) FROM revenue_sink.epoch) AS epochs, (SELECT count(*) FROM revenue_sink.committed_offset) AS offsets,
-	(SELECT count(*) FROM revenue_sink.dead_letter_event) AS rejected, (SELECT count(*) FROM revenue_sink.sink_state) AS states;
+	(SELECT count(*) FROM revenue_sink.dead_letter_event) AS rejected, (SELECT count(*) FROM revenue_sink.settled_event) AS settled,
+	(SELECT count(*) FROM revenue_sink.sink_state) AS states;
 SELECT count(*) AS tables FROM pg_class
 WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '^(seen|slice|sealed|filter|delta|total)_\d+$';
 SELECT to_regclass('fact_revenue_1m') AS fact, to_regclass('mine.fact_revenue_1m') AS mine;
@@ -221,7 +229,8 @@ DROP VIEW fact_half;
 SELECT sink, problem FROM revenue_sink.sink WHERE sink IN ('half', 'whole') ORDER BY sink;
 SELECT sink FROM revenue_sink.stat_sink WHERE sink IN ('half', 'whole');
 SELECT (SELECT count(*) FROM revenue_sink.prepared) AS prepared, (SELECT count(*) FROM revenue_sink.writer) AS writers,
-	(SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.dead_letter) AS rejected;
+	(SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.dead_letter) AS rejected,
+	(SELECT count(*) FROM revenue_sink.settled) AS settled;
 SELECT revenue_sink.apply('half', 'o', 'e', '2024-03-01 10:01:00+00', 1);
 SELECT revenue_sink.drop_sink('half'), revenue_sink.drop_sink('whole');
 

@@ -44,6 +44,7 @@ BEGIN
 		'SELECT revenue_sink.apply(''shop'', ''o'', ''one'', ''2024-03-01 10:01+00'', 1)',
 		'SELECT revenue_sink.apply(''shop'', ''[]''::jsonb)',
 		'SELECT revenue_sink.apply(''shop'', ''{}''::text[], ''{}''::text[], ''{}''::timestamptz[], ''{}''::numeric[])',
+		'SELECT revenue_sink.apply_each(''shop'', ''{o}'', ''{each}'', ''{2024-03-01 10:01+00}'', ''{1}'')',
 		'SELECT revenue_sink.upsert(''secret'', ''{}'', ''{}'')',
 		'SELECT revenue_sink.store_offsets(''shop'', ''topic'', ''{0}'', ''{1}'')',
 		'SELECT revenue_sink.offsets(''shop'')',
@@ -117,21 +118,36 @@ CALL revenue_sink.recover('shop', 'job', NULL);
 RESET ROLE;
 
 -- The extension's views show each role only the sinks that concern it.
-CREATE FUNCTION regress_shop.sees(as_role text) RETURNS TABLE (role text, sinks text, stats bigint, rejected bigint, deferred bigint, writers bigint)
+CREATE FUNCTION regress_shop.sees(as_role text)
+RETURNS TABLE (role text, sinks text, stats bigint, rejected bigint, deferred bigint, settled bigint, writers bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', as_role);
 	RETURN QUERY SELECT as_role, (SELECT string_agg(s.sink, ' ' ORDER BY s.sink) FROM revenue_sink.sink s),
 		(SELECT count(*) FROM revenue_sink.stat_sink), (SELECT count(*) FROM revenue_sink.dead_letter),
-		(SELECT count(*) FROM revenue_sink.deferred), (SELECT count(*) FROM revenue_sink.writer);
+		(SELECT count(*) FROM revenue_sink.deferred), (SELECT count(*) FROM revenue_sink.settled),
+		(SELECT count(*) FROM revenue_sink.writer);
 	RESET ROLE;
 END $$;
+-- There is an event that waits for another transaction, and one that did.
+SET ROLE regress_rsink_writer;
+BEGIN;
+SELECT revenue_sink.apply('shop', 'o', 'settled', '2024-03-01 10:01+00', 0);
+PREPARE TRANSACTION 'settled';
+SELECT revenue_sink.apply('shop', 'o', 'settled', '2024-03-01 10:01+00', 0);
+COMMIT PREPARED 'settled';
+BEGIN;
+SELECT revenue_sink.apply('shop', 'o', 'deferred', '2024-03-01 10:01+00', 0);
+PREPARE TRANSACTION 'deferred';
+SELECT revenue_sink.apply('shop', 'o', 'deferred', '2024-03-01 10:01+00', 0);
+RESET ROLE;
+SELECT revenue_sink.merge('shop') > 0 AS settled;
 SELECT * FROM regress_shop.sees('regress_rsink_owner');
 SELECT * FROM regress_shop.sees('regress_rsink_writer');
 SELECT * FROM regress_shop.sees('regress_rsink_reader');
 SELECT * FROM regress_shop.sees('regress_rsink_heir');
 SELECT * FROM regress_shop.sees('regress_rsink_nobody');
-SELECT sinks, stats, rejected, deferred, writers FROM regress_shop.sees(current_user);
+SELECT sinks, stats, rejected, deferred, settled, writers FROM regress_shop.sees(current_user);
 -- A user's function in a query doesn't get to see the rows of others.
 CREATE FUNCTION regress_shop.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$
 BEGIN
@@ -141,6 +157,7 @@ END $$;
 SET ROLE regress_rsink_nobody;
 SELECT * FROM revenue_sink.dead_letter WHERE regress_shop.leak(order_id);
 SELECT * FROM revenue_sink.rejected_event WHERE regress_shop.leak(order_id);
+SELECT * FROM revenue_sink.settled WHERE regress_shop.leak(order_id);
 SELECT sink FROM revenue_sink.sink WHERE regress_shop.leak(sink);
 RESET ROLE;
 
@@ -160,14 +177,17 @@ INSERT INTO :total_table VALUES ('2024-03-01 10:01+00', '', 1, 1);
 SELECT hash_key FROM revenue_sink.sink_catalog;
 INSERT INTO revenue_sink.ledger VALUES (1);
 SELECT * FROM revenue_sink.dead_letter_event;
+SELECT * FROM revenue_sink.settled_event;
 INSERT INTO revenue_sink.stat_sink (sink) VALUES ('x');
 DELETE FROM revenue_sink.deferred;
+DELETE FROM revenue_sink.settled;
 -- The tables can't be changed through the ingest view either, which takes no
 -- updates.
 UPDATE regress_shop.events SET event_time = now();
 DELETE FROM regress_shop.events;
 \set VERBOSITY default
 RESET ROLE;
+ROLLBACK PREPARED 'deferred';
 
 -- A privilege ends when it is revoked.
 REVOKE INSERT ON regress_shop.events FROM regress_rsink_writer;

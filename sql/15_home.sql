@@ -23,6 +23,7 @@ BEGIN
 END $$;
 CREATE VIEW arrival_rows AS
 	SELECT (SELECT count(*) FROM revenue_sink.deferred_event WHERE sink_id < 0) AS deferred,
+		(SELECT count(*) FROM revenue_sink.settled_event WHERE sink_id < 0) AS settled,
 		(SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id < 0) AS rejected,
 		(SELECT count(*) FROM revenue_sink.epoch WHERE sink_id < 0) AS epoch,
 		(SELECT count(*) FROM revenue_sink.ledger WHERE sink_id < 0) AS batch,
@@ -39,8 +40,9 @@ SELECT * FROM arrival_rows;
 SELECT count(*) FROM fact_revenue_1m;
 SELECT count(*) FROM fact_t;
 SELECT sink, seen_events, unmerged_deltas FROM revenue_sink.stat_sink ORDER BY sink;
-SELECT (SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.dead_letter) AS rejected,
-	(SELECT count(*) FROM revenue_sink.writer) AS writers, (SELECT count(*) FROM revenue_sink.offsets('s')) AS offsets;
+SELECT (SELECT count(*) FROM revenue_sink.deferred) AS deferred, (SELECT count(*) FROM revenue_sink.settled) AS settled,
+	(SELECT count(*) FROM revenue_sink.dead_letter) AS rejected, (SELECT count(*) FROM revenue_sink.writer) AS writers,
+	(SELECT count(*) FROM revenue_sink.offsets('s')) AS offsets;
 
 -- Merging, expiry and folding leave the arrival rows where they are.
 SELECT revenue_sink.apply('s', 'o', 'e' || i, '2024-03-01 10:01+00', 1) FROM generate_series(1, 3) AS i;

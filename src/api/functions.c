@@ -34,15 +34,15 @@ PG_FUNCTION_INFO_V1(revenue_sink_apply_each);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_jsonb);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_one);
 
-/* The sink of a call of apply(). Raises unless the sink takes events here and now. */
+/* The sink of a call that applies events. Raises unless it takes events here and now. */
 static RsinkSink *
-apply_sink(FunctionCallInfo fcinfo)
+apply_sink(FunctionCallInfo fcinfo, const char *call)
 {
 	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
 
 	rsink_sink_require_mode(sink, RSINK_EVENTS);
-	PreventCommandIfReadOnly("apply()");
-	PreventCommandDuringRecovery("apply()");
+	PreventCommandIfReadOnly(call);
+	PreventCommandDuringRecovery(call);
 	return sink;
 }
 
@@ -75,7 +75,7 @@ set_bytes(const struct varlena *value, const char **bytes, int32 *len)
 static void
 apply_columns(FunctionCallInfo fcinfo, RsinkCounts *counts, RsinkAnswers *answers)
 {
-	RsinkSink  *sink = apply_sink(fcinfo);
+	RsinkSink  *sink = apply_sink(fcinfo, answers != NULL ? "apply_each()" : "apply()");
 	RsinkColumn order_id;
 	RsinkColumn event_id;
 	RsinkColumn event_time;
@@ -154,7 +154,7 @@ revenue_sink_apply_each(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_apply_one(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = apply_sink(fcinfo);
+	RsinkSink  *sink = apply_sink(fcinfo, "apply()");
 	RsinkCounts counts = {{0}};
 	RsinkEvent	event = {0};
 	RsinkApply *apply;
@@ -269,7 +269,7 @@ json_event(JsonbContainer *object, RsinkEvent *event, JsonPosition *at)
 Datum
 revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = apply_sink(fcinfo);
+	RsinkSink  *sink = apply_sink(fcinfo, "apply()");
 	RsinkCounts counts = {{0}};
 	JsonPosition at = {0};
 	ErrorContextCallback callback;

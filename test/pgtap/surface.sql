@@ -43,6 +43,8 @@ INSERT INTO contract VALUES
 		'OUT conflict bigint, OUT late bigint, OUT rejected bigint', 'record', 'v'),
 	('apply', 'sink text, order_id text, event_id text, event_time timestamp with time zone, amount numeric, '
 		'group_key text DEFAULT ''''::text', 'text', 'v'),
+	('apply_each', 'sink text, order_id text[], event_id text[], event_time timestamp with time zone[], amount numeric[], '
+		'group_key text[] DEFAULT NULL::text[]', 'text[]', 'v'),
 	('upsert', 'sink text, minute timestamp with time zone[], revenue numeric[], group_key text[] DEFAULT NULL::text[], '
 		'version bigint DEFAULT NULL::bigint', 'bigint', 'v'),
 	('store_offsets', 'sink text, source text, partition integer[], next_offset bigint[]', 'void', 'v'),
@@ -112,9 +114,10 @@ FROM (VALUES
 		'resolved_at timestamp with time zone, resolved_by name, note text'),
 	('deferred', 'sink text, order_id text, event_id text, event_time timestamp with time zone, amount numeric, '
 		'group_key text, deferred_at timestamp with time zone, age interval'),
+	('settled', 'sink text, order_id text, event_id text, answer text, settled_at timestamp with time zone'),
 	('prepared', 'sink text, job text, writer text, epoch bigint, number bigint, gid text, '
 		'prepared_at timestamp with time zone, age interval, events bigint, state text')) AS v (name, columns);
-SELECT views_are('revenue_sink', ARRAY['sink', 'stat_sink', 'writer', 'dead_letter', 'rejected_event', 'deferred', 'prepared']);
+SELECT views_are('revenue_sink', ARRAY['sink', 'stat_sink', 'writer', 'dead_letter', 'rejected_event', 'deferred', 'settled', 'prepared']);
 SELECT is_empty($$ SELECT relname FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'v'
 	AND NOT coalesce('security_barrier=true' = ANY (reloptions), false) $$, 'each view is a security barrier');
 
@@ -204,7 +207,7 @@ SELECT set_eq($$ SELECT name FROM function WHERE NOT has_function_privilege('reg
 	ARRAY['start_worker', 'ingest', 'refuse_write', 'winner'], 'others may not call functions that ask for no privilege of a sink, or mark its views');
 SET LOCAL ROLE regress_surface;
 SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to a role without privileges', v))
-FROM unnest('{sink,stat_sink,writer,dead_letter,rejected_event,deferred,prepared}'::text[]) AS v;
+FROM unnest('{sink,stat_sink,writer,dead_letter,rejected_event,deferred,settled,prepared}'::text[]) AS v;
 RESET ROLE;
 
 --

@@ -37,8 +37,8 @@ foreach my $node ($source, $target)
 
 # ----------------------------------------------------------------------
 # What is dumped: merged totals and deltas that aren't, a ledger, epochs and
-# offsets, dead letters, and an event that waits for a transaction that no dump
-# can have.
+# offsets, dead letters, an answer to an event that was deferred, and an event that
+# waits for a transaction that no dump can have.
 
 $source->safe_psql('postgres', 'CREATE DATABASE shop');
 $source->safe_psql('shop', q(
@@ -96,6 +96,13 @@ SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00,2024-03-01 10:02+00}', '{6
 SELECT revenue_sink.merge('t');
 SELECT revenue_sink.upsert('t', '{2024-03-01 10:02+00,2024-03-01 10:03+00}', '{67,68}', NULL, 4);
 BEGIN;
+SELECT revenue_sink.apply('s', 'ended', 'ended', '2024-03-01 10:09+00', 0, 'ended');
+PREPARE TRANSACTION 'ended';
+SELECT revenue_sink.apply('s', 'ended', 'ended', '2024-03-01 10:09+00', 0, 'ended');
+COMMIT PREPARED 'ended';
+SELECT revenue_sink.merge('s');
+SELECT revenue_sink.apply('s', 'unmerged', 'unmerged', '2024-03-01 10:09+00', 0, 'ended');
+BEGIN;
 SELECT revenue_sink.apply('s', 'held', 'held', '2024-03-01 10:09+00', 7, 'held');
 PREPARE TRANSACTION 'held';
 SELECT revenue_sink.apply('s', 'held', 'held', '2024-03-01 10:09+00', 7, 'held');
@@ -109,6 +116,7 @@ SELECT minute, group_key, revenue, events FROM shop.revenue WHERE group_key <> '
 SELECT minute, group_key, revenue FROM shop.total ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s') ORDER BY 1, 2;
 SELECT sink, reason, order_id, event_id, amount, arrived_at FROM revenue_sink.dead_letter ORDER BY 1, 2;
+SELECT * FROM revenue_sink.settled WHERE order_id <> 'held';
 SELECT sink, job, writer, epoch, opened_at, last_number, events FROM revenue_sink.writer ORDER BY 1, 2, 3;
 SELECT sink, owner, mode, fact, ingest, dedup_window, on_bad_event FROM revenue_sink.sink ORDER BY 1);
 my $state = $source->safe_psql('shop', $state_sql);
@@ -117,9 +125,10 @@ is($source->safe_psql('shop', q(
 SELECT count(*) > 1 FROM revenue_sink.total_1;
 SELECT count(*) > 1 FROM revenue_sink.delta_1 WHERE minute > '-infinity';
 SELECT order_id FROM revenue_sink.deferred;
+SELECT order_id, answer FROM revenue_sink.settled;
 SELECT count(*) FROM revenue_sink.dead_letter;
 SELECT count(*) FROM revenue_sink.total_2;
-SELECT count(*) FROM revenue_sink.sink WHERE problem IS NULL)), "t\nt\nheld\n2\n2\n2",
+SELECT count(*) FROM revenue_sink.sink WHERE problem IS NULL)), "t\nt\nheld\nended|duplicate\n2\n2\n2",
 	'the source has rows of every kind');
 
 # ----------------------------------------------------------------------
@@ -199,9 +208,10 @@ sub check_whole
 	is($target->safe_psql($db, $state_sql), $state, "$how: the state is that of the source");
 	is($target->safe_psql($db, q(
 SELECT revenue, events FROM shop.revenue WHERE group_key = 'held';
+SELECT answer FROM revenue_sink.settled WHERE order_id = 'held';
 SELECT problem FROM revenue_sink.check('s');
 SELECT problem FROM revenue_sink.check('t')
-) . ";\n" . apply_of(1, 360)), "7|1\n0|360|0|0|0|0",
+) . ";\n" . apply_of(1, 360)), "7|1\napplied\n0|360|0|0|0|0",
 		"$how: the held event counts once, check() finds nothing, all are duplicates");
 	$new_event++;
 	is($target->safe_psql($db, qq(
@@ -299,7 +309,7 @@ sub tables_of
 	my ($number) = @_;
 
 	return (map { "${_}_$number" } qw(seen slice sealed filter delta total)),
-	  qw(sink_catalog sink_state deferred_event dead_letter_event epoch ledger committed_offset decision);
+	  qw(sink_catalog sink_state deferred_event settled_event dead_letter_event epoch ledger committed_offset decision);
 }
 
 my %orders = (
@@ -512,8 +522,9 @@ SELECT count(*) FROM revenue_sink.sink;
 SELECT count(*) FROM revenue_sink.stat_sink;
 SELECT count(*) FROM revenue_sink.dead_letter;
 SELECT count(*) FROM revenue_sink.deferred;
+SELECT count(*) FROM revenue_sink.settled;
 SELECT count(*) FROM revenue_sink.writer;
-SELECT count(*) FROM revenue_sink.prepared)), join("\n", (0) x 6), "somebody's views: he is not shown the sink");
+SELECT count(*) FROM revenue_sink.prepared)), join("\n", (0) x 7), "somebody's views: he is not shown the sink");
 like(problem_of('elsewhere', $_), qr/^the sink has not arrived whole: no fact view has the triggers of the sink$/,
 	"somebody's views: the superuser is told of sink $_") foreach qw(s t);
 like(say_of('elsewhere', "SET ROLE mallory; $_"), qr/^(42501|55000|42P01) /, "somebody's views: refused to him: $_") foreach (
@@ -541,8 +552,8 @@ SELECT count(*) FROM revenue_sink.sink_catalog;
 SELECT count(*) FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '_[0-9]+$';
 SELECT count(*) FROM pg_class WHERE relnamespace = 'mallory'::regnamespace AND relkind = 'v';
 ) . join('', map { "SELECT count(*) FROM revenue_sink.$_;\n" }
-	  qw(sink_state deferred_event dead_letter_event epoch ledger committed_offset decision))),
-	join("\n", '', '', 0, 0, 2, (0) x 7), "somebody's views: the superuser drops the sink, and leaves them");
+	  qw(sink_state deferred_event settled_event dead_letter_event epoch ledger committed_offset decision))),
+	join("\n", '', '', 0, 0, 2, (0) x 8), "somebody's views: the superuser drops the sink, and leaves them");
 drop_database('elsewhere');
 
 # A stranger's view isn't adopted even if he knows how the sink's views are made.

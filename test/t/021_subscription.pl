@@ -261,6 +261,7 @@ foreach my $call (
 	q(SELECT revenue_sink.apply('s', 'o', 'e', '2024-03-01 10:20+00', 1)),
 	q(SELECT revenue_sink.apply('s', ARRAY['o'], '{e}', '{2024-03-01 10:20+00}', '{1}')),
 	q(SELECT revenue_sink.apply('s', '[]'::jsonb)),
+	q(SELECT revenue_sink.apply_each('s', ARRAY['o'], '{e}', '{2024-03-01 10:20+00}', '{1}')),
 	q(INSERT INTO order_events VALUES ('o', 'e', '2024-03-01 10:20+00', 1)),
 	q(INSERT INTO totals_events VALUES ('2024-03-01 10:20+00', 'g', 1, 1)),
 	"COPY order_events FROM STDIN (FORMAT csv);\no,e,2024-03-01 10:20+00,1,\n\\.",

@@ -256,6 +256,7 @@ SELECT minute, group_key, revenue, events FROM fact_revenue_1m ORDER BY 1, 2;
 SELECT minute, revenue FROM t;
 SELECT next_offset FROM revenue_sink.offsets('here', 'topic');
 SELECT count(*) FROM revenue_sink.dead_letter;
+SELECT sink, order_id, event_id, answer FROM revenue_sink.settled;
 SELECT problem FROM revenue_sink.check('s');
 SELECT problem FROM revenue_sink.check('t');
 SELECT problem FROM revenue_sink.check('here'));
@@ -403,7 +404,7 @@ is(say_of('iso_8601', "SET default_table_access_method = heap2; $new $heaps; $ot
 # A table that isn't a heap is not written.
 
 my $try = "SELECT revenue_sink.apply('a', 'o', 'e', '2024-03-01 10:00+00', 1)";
-foreach my $table (qw(seen_1 slice_1 sealed_1 filter_1 delta_1 total_1 deferred_event dead_letter_event sink_state))
+foreach my $table (qw(seen_1 slice_1 sealed_1 filter_1 delta_1 total_1 deferred_event settled_event dead_letter_event sink_state))
 {
 	say_of('iso_8601', "ALTER TABLE revenue_sink.$table SET ACCESS METHOD heap2", %calm);
 	if ($table =~ /_1$/)
