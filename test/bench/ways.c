@@ -45,6 +45,15 @@ const Way	way_apply = {
 	.teardown = "SELECT revenue_sink.drop_sink('bench')"
 };
 
+const Way	way_apply_each = {
+	.name = "apply_each",
+	.setup = "SELECT revenue_sink.create_sink('bench', 'bench_fact', 'bench_events')",
+	.statement = "SELECT revenue_sink.apply_each('bench', $1::text[], $2::text[], "
+	"$3::timestamptz[], $4::numeric[])",
+	.totals = TOTALS("bench_fact"),
+	.teardown = "SELECT revenue_sink.drop_sink('bench')"
+};
+
 const Way	way_ingest = {
 	.name = "ingest",
 	.setup = "SELECT revenue_sink.create_sink('bench', 'bench_fact', 'bench_events')",

@@ -26,6 +26,7 @@ typedef struct Way
 } Way;
 
 extern const Way way_apply;
+extern const Way way_apply_each;
 extern const Way way_ingest;
 extern const Way way_ingest_single;
 extern const Way way_hand;
