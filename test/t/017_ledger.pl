@@ -193,6 +193,19 @@ let_them_fold('old 10', 'with another retention those of 20 days');
 sql($_) foreach 'ALTER SYSTEM SET revenue_sink.rejected_retention = 10', 'SELECT pg_reload_conf()';
 let_them_fold('', 'by the former name of the setting those of 10 days');
 
+# So are answers to events that were deferred.
+foreach my $days (1, 9, 11)
+{
+	my $event = "'s', 'settled', '$days', '2024-03-01 10:01+00', 0";
+
+	sql("BEGIN; SELECT revenue_sink.apply($event); PREPARE TRANSACTION 'settled'; SELECT revenue_sink.apply($event);"
+		. "COMMIT PREPARED 'settled'; SELECT revenue_sink.merge('s')");
+	sql("UPDATE revenue_sink.settled_event SET settled_at = now() - interval '$days days' WHERE event_id = '$days'");
+}
+wait_until('an answer is removed', sub { sql(q(SELECT revenue_sink.apply('s', 'look', 'e', '2024-03-01 10:01+00', 0);
+SELECT count(*) < 3 FROM revenue_sink.settled)) =~ /t$/ });
+is(sql(q(SELECT string_agg(event_id, ' ' ORDER BY event_id) FROM revenue_sink.settled)), '1 9', 'answers of 11 days ago go');
+
 # Opening an epoch doesn't end the worker, at work on old batches, as if it were a
 # zombie.
 my $worker = join ' ', worker_pids($node, 'postgres');
@@ -208,6 +221,6 @@ $locker->quit;
 is(join(' ', worker_pids($node, 'postgres')), $worker, 'the worker lives');
 
 is(sql('SELECT problem FROM revenue_sink.check(\'s\')'), '', 'check() finds nothing');
-is(sql('SELECT sum(events) FROM fact_revenue_1m'), 603 + 10206 + 3 + 10 + 1, 'revenue');
+is(sql('SELECT sum(events) FROM fact_revenue_1m'), 603 + 10206 + 3 + 10 + 1 + 3, 'revenue');
 
 done_testing();
