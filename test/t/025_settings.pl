@@ -261,7 +261,8 @@ SELECT problem FROM revenue_sink.check('s');
 SELECT problem FROM revenue_sink.check('t');
 SELECT problem FROM revenue_sink.check('here'));
 my $right = join "\n", '2024-03-01 10:00:00+00|g|1650.0|1100', '2024-03-01 10:01:00+00|g|10|5', '2024-03-01 10:02:00+00|g|7|1',
-  '2024-03-05 10:00:00+00|g|9|1', '2024-03-01 10:00:00+00|g|45|9', '2024-03-01 10:01:00+00|65', 5, 1;
+  '2024-03-05 10:00:00+00|g|9|1', '2024-03-01 10:00:00+00|g|45|9', '2024-03-01 10:01:00+00|65', 5, 1,
+  'here|held|e|duplicate';
 
 # Run psql with some settings in a database.
 sub say_of
