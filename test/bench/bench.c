@@ -294,21 +294,7 @@ group_writers(void)
 static double
 wal_position(PGconn *conn)
 {
-	char	   *value = bench_value(conn, "SELECT pg_current_wal_insert_lsn() - '0/0'");
-	double		position = atof(value);
-
-	free(value);
-	return position;
-}
-
-static double
-number(PGconn *conn, const char *sql)
-{
-	char	   *value = bench_value(conn, sql);
-	double		result = atof(value);
-
-	free(value);
-	return result;
+	return bench_number(conn, "SELECT pg_current_wal_insert_lsn() - '0/0'");
 }
 
 /* WAL of the calls alone: the server runs without a worker's rounds. */
@@ -343,16 +329,16 @@ group_life(void)
 	bench_exec(conn, "SELECT revenue_sink.alter_sink('bench', dedup_window => '70 minutes')");
 	snprintf(sql, sizeof(sql), "SELECT sum(pg_total_relation_size(oid)) %s", tables);
 	before = wal_position(conn);
-	disk_before = number(conn, sql);
+	disk_before = bench_number(conn, sql);
 	measure(conn, &way_apply, NULL, SET_MAIN, 0, nevents, BATCH);
 	bench_exec(conn, "SELECT revenue_sink.merge('bench')");
-	sample("disk", (number(conn, sql) - disk_before) / (double) nevents);
-	sample("memory", number(conn, "SELECT seen_bytes_memory::numeric / seen_events FROM revenue_sink.stat_sink "
-							"WHERE sink = 'bench'"));
+	sample("disk", (bench_number(conn, sql) - disk_before) / (double) nevents);
+	sample("memory", bench_number(conn, "SELECT seen_bytes_memory::numeric / seen_events "
+								  "FROM revenue_sink.stat_sink WHERE sink = 'bench'"));
 
 	bench_exec(conn, "CHECKPOINT");
 	bench_exec(conn, "SELECT revenue_sink.apply('bench', 'closing', 'closing', now(), 0)");
-	while (number(conn, "SELECT seen_events FROM revenue_sink.stat_sink WHERE sink = 'bench'") > 1)
+	while (bench_number(conn, "SELECT seen_events FROM revenue_sink.stat_sink WHERE sink = 'bench'") > 1)
 		bench_exec(conn, "SELECT revenue_sink.expire('bench')");
 	snprintf(sql, sizeof(sql), "SELECT format('VACUUM %%s', oid::regclass) %s", tables);
 	result = PQexec(conn, sql);
@@ -392,7 +378,8 @@ group_rebuild(void)
 	if (strcmp(state, "built") != 0)
 		fail("the index is \"%s\" after a call that needs it", state);
 	free(state);
-	sample("rebuild", number(conn, "SELECT seen_events FROM revenue_sink.stat_sink WHERE sink = 'big'") / seconds);
+	sample("rebuild", bench_number(conn, "SELECT seen_events FROM revenue_sink.stat_sink WHERE sink = 'big'") /
+		   seconds);
 	PQfinish(conn);
 }
 

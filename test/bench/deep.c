@@ -46,12 +46,9 @@ static void
 sample_big(PGconn *conn, const char *name, const char *value)
 {
 	char		sql[200];
-	char	   *result;
 
 	snprintf(sql, sizeof(sql), "SELECT (%s)::numeric FROM revenue_sink.stat_sink WHERE sink = 'big'", value);
-	result = bench_value(conn, sql);
-	sample(name, atof(result));
-	free(result);
+	sample(name, bench_number(conn, sql));
 }
 
 /*

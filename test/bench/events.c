@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * events.c
- *	  The events of the benchmark, encoded for the wire.
+ *	  The events of the benchmark and the soak test, encoded for the wire.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,9 +11,6 @@
 
 #include "events.h"
 
-#define ORDER_LEN 12
-#define UUID_LEN 36
-
 /* Seconds from 1970 to PostgreSQL's 2000-01-01. */
 #define PG_EPOCH INT64_C(946684800)
 
@@ -21,14 +18,6 @@
 #define TEXTOID 25
 #define TIMESTAMPTZOID 1184
 #define NUMERICOID 1700
-
-typedef struct Event
-{
-	char		order_id[ORDER_LEN];
-	char		event_id[UUID_LEN];
-	int64_t		time;			/* microseconds since 1970 */
-	int64_t		cents;
-} Event;
 
 static const int type_oid[NARRAYS] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, NUMERICOID};
 
@@ -48,10 +37,11 @@ mix(uint64_t x)
 }
 
 /*
- * Microseconds after the base: the stream goes through its minutes in order,
- * each event up to "spread" late. At a spread of all, in no order whatever.
+ * Microseconds after the base at which event i happens: the stream goes through
+ * its minutes in order, each event up to "spread" late. At a spread of all, in no
+ * order whatever.
  */
-static int64_t
+int64_t
 event_offset(int64_t i, uint64_t random)
 {
 	int64_t		length = (int64_t) minutes * 60000000;
@@ -63,8 +53,8 @@ event_offset(int64_t i, uint64_t random)
 		(int64_t) (random % (uint64_t) late);
 }
 
-/* An order has two events, next to each other in the stream. */
-static void
+/* Make event i of a set. An order has two events, next to each other in the stream. */
+void
 event_make(unsigned set, int64_t i, Event *event)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -174,18 +164,43 @@ put_column(char *p, int column, const Event *event)
 	}
 }
 
+/*
+ * Empty a batch, which has been zeroed or used before, for so many events at most as
+ * it had room for at first.
+ */
+void
+batch_begin(Batch *batch, int room)
+{
+	batch->n = 0;
+	for (int c = 0; c < NARRAYS; c++)
+	{
+		if (batch->array[c] == NULL)
+			batch->array[c] = malloc(ARRAY_HEADER_LEN + (size_t) room * (4 + UUID_LEN));
+		batch->array_len[c] = ARRAY_HEADER_LEN;
+		put_array_header(batch->array[c], type_oid[c], 0);
+	}
+}
+
+/* Add an event to the arrays of a batch, which are whole after each event. */
+void
+batch_add(Batch *batch, const Event *event)
+{
+	batch->n++;
+	for (int c = 0; c < NARRAYS; c++)
+	{
+		char	   *end = put_column(batch->array[c] + batch->array_len[c], c, event);
+
+		batch->array_len[c] = (int) (end - batch->array[c]);
+		put_array_header(batch->array[c], type_oid[c], batch->n);
+	}
+}
+
 static void
 batch_make(Batch *batch, unsigned set, int64_t first, int n, Truth *truth)
 {
-	char	   *end[NARRAYS];
 	char	   *row;
 
-	batch->n = n;
-	for (int c = 0; c < NARRAYS; c++)
-	{
-		batch->array[c] = malloc(ARRAY_HEADER_LEN + (size_t) n * (4 + UUID_LEN));
-		end[c] = put_array_header(batch->array[c], type_oid[c], n);
-	}
+	batch_begin(batch, n);
 	row = batch->rows = malloc((size_t) n * (2 + NARRAYS * 4 + ORDER_LEN + UUID_LEN + 8 + 12));
 	for (int i = 0; i < n; i++)
 	{
@@ -196,15 +211,11 @@ batch_make(Batch *batch, unsigned set, int64_t first, int n, Truth *truth)
 		minute = (int) (event.time / 60000000 - base_epoch / 60);
 		truth->cents[minute] += event.cents;
 		truth->events[minute]++;
+		batch_add(batch, &event);
 		row = put16(row, NARRAYS);
 		for (int c = 0; c < NARRAYS; c++)
-		{
 			row = put_column(row, c, &event);
-			end[c] = put_column(end[c], c, &event);
-		}
 	}
-	for (int c = 0; c < NARRAYS; c++)
-		batch->array_len[c] = (int) (end[c] - batch->array[c]);
 	batch->rows_len = (size_t) (row - batch->rows);
 }
 

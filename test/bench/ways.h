@@ -10,8 +10,7 @@
 
 #include <stdbool.h>
 
-#include "libpq-fe.h"
-
+#include "client.h"
 #include "events.h"
 
 typedef struct Way
@@ -37,12 +36,6 @@ extern const Way way_heap;
 extern const Way way_heap_single;
 extern const Way way_big;
 extern const Way way_few;
-
-extern void fail(const char *fmt,...) __attribute__((format(printf, 1, 2), noreturn));
-extern PGconn *bench_connect(void);
-extern void bench_exec(PGconn *conn, const char *sql);
-extern char *bench_value(PGconn *conn, const char *sql);
-extern double now_seconds(void);
 
 extern void pipeline_answers(PGconn *conn, const Way *way, char *value, size_t size);
 extern void way_prepare(PGconn *conn, const Way *way);
