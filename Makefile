@@ -6,6 +6,7 @@
 #	make check-all			make check with PostgreSQL 15, 17 and 18
 #	make check-processors	Kafka, Spark and Flink, killed while they write
 #	make bench				ratios against what a user would do instead
+#	make soak EVENTS=...	a sink that sees a billion events; a server that is killed meanwhile
 #	make chaos N=...		a checkpointing processor and its server, killed at random
 #	make model				random calls in several sessions, compared with a small model
 #	make mutants			planted faults: does the suite catch each?
@@ -29,7 +30,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check check-all check-processors bench chaos mutants valgrind lint model debug
+PROJECT_GOALS = demo check check-all check-processors bench soak chaos mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
@@ -62,6 +63,11 @@ bench:
 	@test/setup check
 	@$(MAKE) -s --no-print-directory install
 	@test/bench/run
+
+soak:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install
+	@test/soak/run
 
 chaos:
 	@test/setup check

@@ -35,6 +35,7 @@ typedef struct Sender
 	PGconn	   *conn;
 	Batch		batch[2];		/* the call that the server has, and the next one */
 	int64_t		first[2];		/* their first events */
+	int64_t		unanswered;		/* events before it have been answered, if they are this sender's */
 } Sender;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -222,7 +223,7 @@ end_part(void)
 
 /* A call has been answered: count it, and do what is due then. */
 static void
-call_done(const Sender *sender, int b, double seconds, bool again, const int64_t *answers)
+call_done(Sender *sender, int b, double seconds, bool again, const int64_t *answers)
 {
 	int64_t		n = sender->batch[b].n;
 
@@ -236,6 +237,7 @@ call_done(const Sender *sender, int b, double seconds, bool again, const int64_t
 	}
 	if (!again)
 		histogram_add(&part_calls, seconds);
+	sender->unanswered = sender->first[1 - b];
 	committed += n;
 	part_committed += n;
 	if (part_committed >= part_size)
@@ -258,16 +260,18 @@ static void
 first_answer(PGconn *conn, const int64_t *answers, int64_t n)
 {
 	double		answered = now_seconds();
-	int64_t		sent = first_event + committed;
-	int64_t		newest = sent - 2 * nconnections * batch_size;
-	int64_t		oldest = oldest_known(sent + 2 * nconnections * batch_size);
+	int64_t		newest = end_event;
+	int64_t		oldest = oldest_known(__atomic_load_n(&next_event, __ATOMIC_RELAXED));
 	int64_t		old[NANSWERS];
 	Batch		batch = {0};
 
 	is_right(answers[APPLIED] == n || answers[DUPLICATE] == n,
 			 "kill -9 with %lld sent: connections after %.2f s, first answer %.3f s after that",
-			 (long long) sent, up_since - down_since, answered - up_since);
+			 (long long) (first_event + committed), up_since - down_since, answered - up_since);
 	note("first_answer", answered - up_since);
+	for (int i = 0; i < nconnections; i++)
+		if (senders[i].unanswered < newest)
+			newest = senders[i].unanswered;
 	if (newest - oldest >= OLD_EVENTS)
 	{
 		batch_begin(&batch, OLD_EVENTS);
@@ -280,7 +284,8 @@ first_answer(PGconn *conn, const int64_t *answers, int64_t n)
 		}
 		if (!call_send(conn, &batch) || !call_receive(conn, old))
 			fail("%s", PQerrorMessage(conn));
-		is_right(old[DUPLICATE] == OLD_EVENTS, "%lld of %d old events from everywhere are duplicates right after, in %.3f s",
+		is_right(old[DUPLICATE] == OLD_EVENTS,
+				 "%lld of %d old events from everywhere are duplicates right after, in %.3f s",
 				 (long long) old[DUPLICATE], OLD_EVENTS, now_seconds() - answered);
 		for (int c = 0; c < NARRAYS; c++)
 			free(batch.array[c]);
@@ -377,7 +382,10 @@ fill(int64_t first, int64_t end, int64_t part, const int64_t *kills, int nkills)
 	if (nconnections < 1 || nconnections > MAX_CONNECTIONS || batch_size < 1 || part < 1)
 		fail("CONNECTIONS must be 1 to %d; BATCH and PART must be positive", MAX_CONNECTIONS);
 	for (int i = 0; i < nconnections; i++)
+	{
 		senders[i].conn = sink_connect();
+		senders[i].unanswered = first;
+	}
 	part_wal = bench_number(senders[0].conn, "SELECT pg_current_wal_insert_lsn() - '0/0'");
 	printf("%14s %10s %9s %8s %8s %9s %7s %7s %7s %14s\n", "events sent", "events/s", "p50 ms", "p99 ms", "p99.9 ms",
 		   "worst ms", "mem B", "disk B", "WAL B", "events known");
