@@ -42,7 +42,9 @@ int64_t		window_events;
 void
 note(const char *name, double value)
 {
-	if (dprintf(FIGURES_FD, "%s %.6f\n", name, value) < 0)
+	bool		whole = value == (double) (int64_t) value;
+
+	if (dprintf(FIGURES_FD, "%s %.*f\n", name, whole ? 0 : 3, value) < 0)
 		fail("could not write to descriptor %d", FIGURES_FD);
 }
 
