@@ -297,8 +297,8 @@ publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const Fences
  * The number of events in the index at which sealing begins. While there is little
  * memory left, every sink makes do with little.
  */
-static double
-hot_limit(void)
+double
+rsink_hot_limit(void)
 {
 	double		slice = SEAL_EVENTS / (1 - SEAL_LEAVE) * ENTRY_BYTES;
 	double		least = rsink_pool_bytes() * SEAL_ABOVE_LEAST;
@@ -333,9 +333,9 @@ to_be_sealed(const RsinkShared *shared)
 {
 	double		entries = (double) shared->index.nentries + (double) shared->runs.events;
 
-	if (!shared->built || entries <= hot_limit() || shared->slices.n >= RSINK_MAX_SLICES)
+	if (!shared->built || entries <= rsink_hot_limit() || shared->slices.n >= RSINK_MAX_SLICES)
 		return 0;
-	return Min(rsink_seal_most(), (int64) (entries - hot_limit() * SEAL_LEAVE));
+	return Min(rsink_seal_most(), (int64) (entries - rsink_hot_limit() * SEAL_LEAVE));
 }
 
 /*

@@ -10,6 +10,7 @@
 
 #include "sink/sink.h"
 
+extern double rsink_hot_limit(void);
 extern int64 rsink_seal_most(void);
 extern double rsink_slice_reserve(void);
 extern int64 rsink_seal(RsinkSink *sink);

@@ -5,7 +5,8 @@
  *
  * Nobody notes which rows of runs a transaction has deleted, or that it was rolled back:
  * the worker looks at each row. An address that leads nowhere, or to a row that begins
- * with another fingerprint, leads to the run's row never again.
+ * with another fingerprint, leads to the run's row never again. And once so few events
+ * are left that they aren't to be sealed, the worker enters them in the index.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +18,8 @@
 
 #include "core/compat.h"
 #include "seen/run.h"
+#include "seen/seal.h"
+#include "seen/seen_index.h"
 #include "seen/seen_page.h"
 #include "seen/sweep.h"
 #include "sink/sink.h"
@@ -26,9 +29,33 @@
 #define SWEEP_ROWS		4096
 
 /*
- * Look at the rows of all runs of a sink, and remove from memory those that are gone.
- * Takes RowExclusiveLock on the page table, and the sink lock for short moments. Heeds
- * cancels. Caller holds the maintenance lock.
+ * Enter a row of a run, which the reader has read, in the index, if nothing is to be
+ * sealed. False: the row must stay in the run. Takes the sink lock.
+ */
+static bool
+enter_row(RsinkSink *sink, const RsinkPageReader *reader)
+{
+	RsinkShared *shared = sink->shared;
+	int			entered = 0;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (shared->seen == sink->seen && shared->relfile == rsink_relfile(reader->rel) &&
+		(double) shared->index.nentries + (double) shared->runs.events <= rsink_hot_limit())
+	{
+		RsinkFingerprint fp;
+
+		do
+			rsink_page_key(&reader->page, entered, &fp);
+		while (rsink_index_insert(&shared->index, &fp, &reader->tid) && ++entered < reader->page.n);
+	}
+	LWLockRelease(&shared->lock);
+	return entered == reader->page.n;
+}
+
+/*
+ * Look at the rows of all runs of a sink, and remove from memory those that are gone or
+ * can be entered in the index. Takes RowExclusiveLock on the page table, and the sink
+ * lock for short moments. Heeds cancels. Caller holds the maintenance lock.
  */
 void
 rsink_sweep_runs(RsinkSink *sink)
@@ -58,7 +85,7 @@ rsink_sweep_runs(RsinkSink *sink)
 		for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (!rsink_page_begins(&reader, &rows[i].tid, rows[i].first))
+			if (!rsink_page_begins(&reader, &rows[i].tid, rows[i].first) || enter_row(sink, &reader))
 				rows[gone++] = rows[i];
 		}
 		rsink_page_reader_end(&reader);
