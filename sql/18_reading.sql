@@ -17,7 +17,7 @@ SELECT max(id) FILTER (WHERE name = 'events') AS e, max(id) FILTER (WHERE name =
 -- The views are compared with these: the rows of all tables, grouped.
 CREATE MATERIALIZED VIEW events_truth AS
 	SELECT minute, group_key, sum(revenue) AS revenue, sum(events)::bigint AS events
-	FROM (TABLE revenue_sink.total_:e UNION ALL TABLE revenue_sink.delta_:e) AS r
+	FROM (SELECT minute, group_key, revenue, events FROM revenue_sink.total_:e UNION ALL TABLE revenue_sink.delta_:e) AS r
 	WHERE minute > '-infinity' GROUP BY 1, 2;
 CREATE MATERIALIZED VIEW totals_truth AS
 	SELECT DISTINCT ON (minute, group_key) minute, group_key, revenue, NULL::bigint AS events

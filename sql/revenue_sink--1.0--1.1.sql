@@ -20,15 +20,22 @@ COMMENT ON COLUMN revenue_sink.sink_catalog.retain IS 'how long facts are kept; 
 
 ALTER TABLE revenue_sink.sink_state ADD COLUMN totals bigint NOT NULL DEFAULT 0,
 	ADD COLUMN retained_from timestamptz, ADD COLUMN removed bigint NOT NULL DEFAULT 0,
-	ADD COLUMN discarded bigint NOT NULL DEFAULT 0;
+	ADD COLUMN discarded bigint NOT NULL DEFAULT 0, ADD COLUMN imported_events bigint NOT NULL DEFAULT 0,
+	ADD COLUMN imported_seen bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE revenue_sink.sink_state IS
-	'per sink: watermark, horizon, how many events were seen and have expired; in mode ''totals'' how many totals are merged';
+	'per sink: watermark, horizon, how many events were seen and have expired, and what checks compare with the tables';
+COMMENT ON COLUMN revenue_sink.sink_state.totals IS
+	'in mode ''totals'' how many totals are merged; in mode ''events'' how many imported ones don''t say how many events they have';
 COMMENT ON COLUMN revenue_sink.sink_state.retained_from IS
 	'facts of buckets that start before this time are removed; never decreases';
 COMMENT ON COLUMN revenue_sink.sink_state.removed IS
 	'how many events, or in mode ''totals'' how many totals, were removed with their buckets';
 COMMENT ON COLUMN revenue_sink.sink_state.discarded IS
 	'how many events, or in mode ''totals'' how many versions of totals, came for a bucket that had been removed';
+COMMENT ON COLUMN revenue_sink.sink_state.imported_events IS
+	'how many events imported totals have, as far as that is known';
+COMMENT ON COLUMN revenue_sink.sink_state.imported_seen IS
+	'how many seen events were imported, those included that have expired';
 
 ALTER TABLE revenue_sink.epoch ADD COLUMN given boolean;
 COMMENT ON TABLE revenue_sink.epoch IS
@@ -131,6 +138,22 @@ CREATE FUNCTION revenue_sink.apply_each(
 RETURNS text[] LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_each';
 COMMENT ON FUNCTION revenue_sink.apply_each(text, text[], text[], timestamptz[], numeric[], text[]) IS
 	'apply events, each of which is one element of every array; returns the answer to each event, in their order';
+
+CREATE FUNCTION revenue_sink.import_totals(
+	sink text, minute timestamptz[], revenue numeric[],
+	group_key text[] DEFAULT NULL, events bigint[] DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_import_totals';
+COMMENT ON FUNCTION revenue_sink.import_totals(text, timestamptz[], numeric[], text[], bigint[]) IS
+	'set totals that were counted elsewhere, before the sink has events of its own; returns how many. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.import_seen(
+	sink text, order_id text[], event_id text[], event_time timestamptz[], amount numeric[],
+	group_key text[] DEFAULT NULL,
+	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint,
+	OUT conflict bigint, OUT late bigint, OUT rejected bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_import_seen';
+COMMENT ON FUNCTION revenue_sink.import_seen(text, text[], text[], timestamptz[], numeric[], text[]) IS
+	'remember events that imported totals contain, without counting them; returns counts as apply does. For the sink''s owner';
 
 CREATE FUNCTION revenue_sink.refuse_write()
 RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_refuse_write';

@@ -141,6 +141,8 @@ adopt(RsinkSink *sink, bool updating)
 		rsink_drop_spill(sink->id);
 	}
 	missing = rsink_missing_relation(sink, false);
+	if (missing == NULL && (updating || sink->encoding < 0) && sink->mode != RSINK_TOTALS)
+		rsink_add_uncounted(sink->id);	/* likewise */
 	if (missing == NULL && !find_or_mark(sink, RSINK_FACT, updating))
 		missing = "the fact view is gone, or is not the one that was made for the sink";
 	if (missing == NULL && !find_or_mark(sink, RSINK_INGEST, updating))
@@ -162,10 +164,9 @@ adopt(RsinkSink *sink, bool updating)
 				(errmsg("sink \"%s\" has been adopted, but may not be whole", sink->name),
 				 errdetail_internal("%s", rsink_sentence(missing))));
 	rsink_insert_arrival_rows(sink->id, sink->mode == RSINK_TOTALS);
-	if (sink->mode == RSINK_TOTALS)
-		rsink_spi(SPI_OK_UPDATE,
-				  "UPDATE revenue_sink.sink_state SET totals = (SELECT count(*) FROM revenue_sink.total_%d) "
-				  "WHERE sink_id = %d", sink->id, sink->id);
+	rsink_spi(SPI_OK_UPDATE,
+			  "UPDATE revenue_sink.sink_state SET totals = (SELECT count(*) FROM revenue_sink.total_%d WHERE %s) "
+			  "WHERE sink_id = %d", sink->id, rsink_noted_totals(sink->mode), sink->id);
 	make_home(sink);
 	rsink_pass_on_tables(rsink_sink_find(sink->name));
 }

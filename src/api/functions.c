@@ -22,6 +22,7 @@
 
 #include "api/answers.h"
 #include "api/argument.h"
+#include "api/import.h"
 #include "apply/apply.h"
 #include "apply/event.h"
 #include "core/compat.h"
@@ -33,6 +34,7 @@ PG_FUNCTION_INFO_V1(revenue_sink_apply_arrays);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_each);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_jsonb);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_one);
+PG_FUNCTION_INFO_V1(revenue_sink_import_seen);
 
 /* The sink of a call that applies events. Raises unless it takes events here and now. */
 static RsinkSink *
@@ -67,15 +69,15 @@ set_bytes(const struct varlena *value, const char **bytes, int32 *len)
 }
 
 /*
- * Apply the events of a call's array arguments, which begin with the second one.
- * *counts gets the number of events per status, and *answers, unless it is NULL, the
- * answers to them. The arrays are read in place and applied a portion at a time, so
- * that the memory needed, but for the answers, doesn't depend on their length.
+ * Apply, or import, the events of a call's array arguments, which begin with the
+ * second one. *counts gets the number of events per status, and *answers, unless it is
+ * NULL, the answers to them. The arrays are read in place and applied a portion at a
+ * time, so that the memory needed, but for the answers, doesn't depend on their length.
  */
 static void
-apply_columns(FunctionCallInfo fcinfo, RsinkCounts *counts, RsinkAnswers *answers)
+apply_columns(FunctionCallInfo fcinfo, RsinkSink *sink, bool importing, RsinkCounts *counts,
+			  RsinkAnswers *answers)
 {
-	RsinkSink  *sink = apply_sink(fcinfo, answers != NULL ? "apply_each()" : "apply()");
 	RsinkColumn order_id;
 	RsinkColumn event_id;
 	RsinkColumn event_time;
@@ -96,7 +98,7 @@ apply_columns(FunctionCallInfo fcinfo, RsinkCounts *counts, RsinkAnswers *answer
 	if (answers != NULL)
 		rsink_answers_begin(answers, n);
 
-	apply = rsink_apply_begin(sink, false);
+	apply = importing ? rsink_apply_begin_import(sink) : rsink_apply_begin(sink, false);
 	events = palloc(Max(1, Min(n, RSINK_PORTION_MAX)) * sizeof(RsinkEvent));
 	for (int from = 0; from < n; from += RSINK_PORTION_MAX)
 	{
@@ -126,7 +128,25 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 {
 	RsinkCounts counts = {{0}};
 
-	apply_columns(fcinfo, &counts, NULL);
+	apply_columns(fcinfo, apply_sink(fcinfo, "apply()"), false, &counts, NULL);
+	return counts_record(fcinfo, &counts);
+}
+
+/*
+ * import_seen(sink, order_id[], event_id[], event_time[], amount[], group_key[])
+ *
+ * Remembers events that imported totals contain. Returns how many were remembered
+ * now ("applied"), were remembered before, contradict what was remembered, are at or
+ * before the horizon, or are bad; of these last three kinds nothing is kept.
+ */
+Datum
+revenue_sink_import_seen(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_import_sink(fcinfo, "import_seen()");
+	RsinkCounts counts = {{0}};
+
+	apply_columns(fcinfo, sink, true, &counts, NULL);
+	rsink_import_note_seen(sink, counts.n[RSINK_APPLIED]);
 	return counts_record(fcinfo, &counts);
 }
 
@@ -142,7 +162,7 @@ revenue_sink_apply_each(PG_FUNCTION_ARGS)
 	RsinkCounts counts = {{0}};
 	RsinkAnswers answers;
 
-	apply_columns(fcinfo, &counts, &answers);
+	apply_columns(fcinfo, apply_sink(fcinfo, "apply_each()"), false, &counts, &answers);
 	PG_RETURN_ARRAYTYPE_P(rsink_answers_end(&answers));
 }
 

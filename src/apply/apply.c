@@ -26,6 +26,7 @@
 #include "core/compat.h"
 #include "revenue/amount.h"
 #include "revenue/revenue.h"
+#include "seen/own.h"
 #include "seen/seen.h"
 #include "sink/choice.h"
 #include "sink/sink.h"
@@ -41,6 +42,7 @@ struct RsinkApply
 	RsinkSeen	seen;
 	RsinkRevenue *revenue;
 	RsinkCounts counts;
+	bool		importing;		/* are the events imported? */
 	int64		position;		/* of the next event in the call, from 1 */
 	TimestampTz newest;			/* newest event time that was applied */
 	TimestampTz limit;			/* a later event time is bad */
@@ -199,6 +201,7 @@ raise_fault(const RsinkApply *apply, const RsinkEvent *event, int64 position, co
 			 errmsg("bad event at position %lld for sink \"%s\": %s %s",
 					(long long) position, apply->sink->name, fault->column, fault->what),
 			 value ? errdetail("The value is \"%s\".", value) : 0,
+			 apply->importing ? errhint("%s Leave such events out of the import.", fault->hint) :
 			 errhint("%s With on_bad_event 'reject' the sink keeps such events as dead letters.", fault->hint)));
 }
 
@@ -227,6 +230,22 @@ rsink_apply_begin(RsinkSink *sink, bool settling)
 	rsink_seen_begin(&apply->seen, sink, settling);
 	apply->revenue = rsink_revenue_begin(sink);
 	MemoryContextSwitchTo(old);
+	return apply;
+}
+
+/*
+ * Start a call whose events were counted elsewhere: they are remembered, and not
+ * counted, neither in the revenue nor in the counters. None of them becomes a dead
+ * letter, or is deferred. Caller holds the maintenance lock. Otherwise like
+ * rsink_apply_begin(); see own.c for the error that rsink_apply_events() raises.
+ */
+RsinkApply *
+rsink_apply_begin_import(RsinkSink *sink)
+{
+	RsinkApply *apply = rsink_apply_begin(sink, false);
+
+	rsink_require_no_own(sink);
+	apply->importing = apply->seen.importing = true;
 	return apply;
 }
 
@@ -327,6 +346,8 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 		RsinkEvent *event = &events[i];
 
 		apply->counts.n[event->status]++;
+		if (apply->importing)
+			continue;
 		if (likely(event->status == RSINK_APPLIED))
 		{
 			rsink_revenue_add(apply->revenue, event);
@@ -338,7 +359,7 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 			reasons[ndead_letters++] = rsink_status_name[event->status];
 		}
 	}
-	if (ndead_letters > 0)
+	if (ndead_letters > 0 && !apply->importing)
 		rsink_keep_dead_letters(apply->sink, dead_letters, reasons, ndead_letters);
 	apply->position += n;
 	MemoryContextSwitchTo(old);
@@ -367,7 +388,8 @@ rsink_apply_end(RsinkApply *apply, RsinkCounts *counts)
 		answered |= apply->counts.n[i] > 0;
 	if (answered || !settling)
 		rsink_durable_answer();
-	rsink_tally_count(apply->sink, &apply->counts, apply->newest);
+	if (!apply->importing)
+		rsink_tally_count(apply->sink, &apply->counts, apply->newest);
 	for (int i = 0; i < RSINK_NSTATUS; i++)
 		counts->n[i] += apply->counts.n[i];
 	MemoryContextDelete(apply->context);

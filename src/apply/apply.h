@@ -15,6 +15,7 @@
 typedef struct RsinkApply RsinkApply;
 
 extern RsinkApply *rsink_apply_begin(RsinkSink *sink, bool settling);
+extern RsinkApply *rsink_apply_begin_import(RsinkSink *sink);
 extern void rsink_apply_skip(RsinkApply *apply, int64 n);
 extern void rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n);
 extern void rsink_apply_end(RsinkApply *apply, RsinkCounts *counts);

@@ -36,7 +36,9 @@
 #define Anum_state_retained_from	6
 #define Anum_state_removed			7
 #define Anum_state_discarded		8
-#define Natts_state					8
+#define Anum_state_imported_events	9
+#define Anum_state_imported_seen	10
+#define Natts_state					10
 
 #define Anum_seen_oldest			1
 #define Anum_seen_newest			2
@@ -63,13 +65,17 @@
 #define Anum_slice_newest			3
 #define Anum_slice_rows				4
 #define Anum_slice_lines			5
-#define Natts_slice					5
+#define Anum_slice_own_newest		6
+#define Natts_slice					6
 
 #define Anum_delta_minute			1
 #define Anum_delta_group_key		2
 #define Anum_delta_revenue			3
 #define Anum_delta_events			4
 #define Natts_delta					4
+
+/* a total, in mode 'events': the columns of a delta, and */
+#define Anum_total_uncounted		5
 
 #define Anum_version_minute			1
 #define Anum_version_group_key		2

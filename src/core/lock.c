@@ -72,7 +72,7 @@ rsink_lock_exclusively(const Oid *relids, int n, const char *used)
 
 /*
  * Take the maintenance lock of a sink, until the end of the transaction. Whoever
- * settles, merges, expires, packs or adopts holds it; no writer ever asks for it.
+ * settles, merges, expires, packs, imports or adopts holds it; no writer ever asks for it.
  * Returns false if somebody else has the lock and "wait" is false.
  */
 bool

@@ -128,7 +128,7 @@ rsink_create_fact(int32 id, bool totals, const char *view)
 			  "   FROM revenue_sink.total_%d t UNION ALL "
 			  " SELECT d.minute, d.group_key, revenue_sink.%s%s, %s%s, d.ctid FROM revenue_sink.delta_%d d) AS f "
 			  "WHERE revenue_sink.stands('revenue_sink.delta_%d', %s, f.minute, f.group_key, f.delta)",
-			  view, totals ? "NULL::bigint" : "t.events", id,
+			  view, totals ? "NULL::bigint" : "CASE WHEN t.uncounted THEN NULL ELSE t.events END", id,
 			  totals ? "winner_of" : "revenue_of", arguments,
 			  totals ? "NULL::bigint" : "revenue_sink.events_of", totals ? "" : arguments, id, id, secret);
 }
@@ -472,25 +472,38 @@ revenue_sink_revenue_of(PG_FUNCTION_ARGS)
 	PG_RETURN_NUMERIC(rsink_sum_result(&sum));
 }
 
+/* The number of events in some rows, if it is known. */
+typedef struct EventCount
+{
+	int64		events;
+	bool		unknown;		/* a total was imported without the number */
+} EventCount;
+
 static void
 add_events(TupleTableSlot *slot, void *arg)
 {
-	*(int64 *) arg += DatumGetInt64(slot->tts_values[Anum_delta_events - 1]);
+	EventCount *count = arg;
+
+	count->events += DatumGetInt64(slot->tts_values[Anum_delta_events - 1]);
+	if (slot->tts_tupleDescriptor->natts >= Anum_total_uncounted && !slot->tts_isnull[Anum_total_uncounted - 1])
+		count->unknown |= DatumGetBool(slot->tts_values[Anum_total_uncounted - 1]);
 }
 
 /*
  * events_of(deltas, secret, minute, group_key) -> bigint
  *
- * How many events the revenue of a bucket and group counts. Locks and errors are
- * those of revenue_of().
+ * How many events the revenue of a bucket and group counts; NULL if it contains an
+ * imported total that doesn't say. Locks and errors are those of revenue_of().
  */
 Datum
 revenue_sink_events_of(PG_FUNCTION_ARGS)
 {
-	int64		events = 0;
+	EventCount	count = {0};
 
-	for_deltas_and_total(fcinfo, add_events, &events);
-	PG_RETURN_INT64(events);
+	for_deltas_and_total(fcinfo, add_events, &count);
+	if (count.unknown)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(count.events);
 }
 
 static void

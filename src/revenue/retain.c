@@ -45,6 +45,7 @@
 #include "revenue/totals.h"
 #include "seen/expire.h"
 #include "sink/choice.h"
+#include "sink/home.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
 
@@ -175,7 +176,7 @@ remove_totals(const RsinkSink *sink, TimestampTz limit, TimestampTz *oldest)
 			  "  WHERE sink_id = %d AND EXISTS (SELECT FROM gone)) "
 			  "SELECT count(*), max(minute) FROM gone",
 			  total, total, from, timestamptz_to_str(limit), RSINK_RETAIN_ROWS, events,
-			  sink->mode == RSINK_TOTALS ? "true" : "false", sink->id);
+			  rsink_noted_totals(sink->mode), sink->id);
 	removed = rsink_spi_int64(0, 1, 0);
 	*oldest = rsink_spi_int64(0, 2, *oldest);
 	return removed;

@@ -118,9 +118,9 @@ remember(Inserted *list, const ItemPointerData *tid, int64 sequence, int64 previ
 	list->last_sequence = sequence;
 }
 
-/* Raise for a bad total; "position" is that of the total in its call. */
-static void
-check_total(const RsinkSink *sink, const RsinkTotal *total, int64 position)
+/* Raise for a bad total; "position" is that of the total in its call, from 1. */
+void
+rsink_check_total(const RsinkSink *sink, const RsinkTotal *total, int64 position)
 {
 	if (total->bucket_start_isnull || total->revenue == NULL)
 		ereport(ERROR,
@@ -192,7 +192,7 @@ rsink_total_insert(RsinkSink *sink, RsinkTable *versions, const RsinkTotal *tota
 	bool		late;
 	HeapTuple	tuple;
 
-	check_total(sink, total, position);
+	rsink_check_total(sink, total, position);
 	values[Anum_version_minute - 1] = TimestampTzGetDatum(total->bucket_start);
 	values[Anum_version_group_key - 1] = PointerGetDatum(total->group_key ? total->group_key :
 														 cstring_to_text(""));

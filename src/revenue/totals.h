@@ -26,6 +26,7 @@ typedef struct RsinkTotal
 
 extern bool rsink_total_insert(RsinkSink *sink, RsinkTable *versions,
 							   const RsinkTotal *total, int64 position);
+extern void rsink_check_total(const RsinkSink *sink, const RsinkTotal *total, int64 position);
 extern bool rsink_totals_pending(const RsinkSink *sink);
 extern void rsink_init_totals(void);
 

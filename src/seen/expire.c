@@ -11,7 +11,8 @@
  * The horizon is the watermark less the dedup window, held back by events that
  * aren't decided yet: deferred events, and those in unfinished transactions. If
  * such a transaction rolls back, its events will be delivered again, and must not
- * be late then.
+ * be late then. Imported events neither move the watermark nor hold back the horizon;
+ * see own.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +37,7 @@
 #include "core/compat.h"
 #include "core/spi_util.h"
 #include "seen/expire.h"
+#include "seen/own.h"
 #include "seen/seal.h"
 #include "seen/seen.h"
 #include "seen/seen_index.h"
@@ -206,11 +208,13 @@ rsink_init_expire(void)
 /*
  * The watermark, as of the current snapshot: each live writer has a newest event
  * time, and the least of these is the watermark. Without live writers it is the
- * newest event time of all page rows and slices.
+ * newest event time of all page rows and slices, but for imported events.
  */
 static TimestampTz
-read_watermark(const RsinkSink *sink)
+read_watermark(const RsinkSeen *seen)
 {
+	const RsinkSink *sink = seen->sink;
+
 	rsink_spi(SPI_OK_SELECT,
 			  "SELECT min(newest) FROM (SELECT max(newest) AS newest FROM revenue_sink.ledger "
 			  "  WHERE sink_id = %d GROUP BY job, writer "
@@ -218,8 +222,11 @@ read_watermark(const RsinkSink *sink)
 			  sink->id, rsink_writer_idle);
 	if (rsink_spi_int64(0, 1, DT_NOBEGIN) != DT_NOBEGIN)
 		return rsink_spi_int64(0, 1, DT_NOBEGIN);
-	rsink_spi(SPI_OK_SELECT, "SELECT greatest((SELECT max(newest) FROM revenue_sink.%s), "
-			  "(SELECT max(newest) FROM revenue_sink.%s))", get_rel_name(sink->seen), get_rel_name(sink->slice));
+
+	/* with imported rows only, the query would read all of them */
+	rsink_spi(SPI_OK_SELECT, "SELECT greatest((SELECT max(newest) FROM revenue_sink.%s WHERE %s), "
+			  "(SELECT max(own_newest) FROM revenue_sink.%s))", get_rel_name(sink->seen),
+			  rsink_own_row_exists(seen) ? "oldest > '-infinity'" : "false", get_rel_name(sink->slice));
 	return rsink_spi_int64(0, 1, DT_NOBEGIN);
 }
 
@@ -412,7 +419,7 @@ rsink_expire(RsinkSink *sink)
 	sink->shared->horizon = Max(sink->shared->horizon, horizon);
 	LWLockRelease(&sink->shared->lock);
 
-	watermark = Max(watermark, read_watermark(sink));
+	watermark = Max(watermark, read_watermark(&seen));
 	if (watermark != DT_NOBEGIN &&
 		!pg_sub_s64_overflow(watermark, sink->dedup_window, &candidate) &&
 		IS_VALID_TIMESTAMP(candidate))

@@ -58,18 +58,27 @@ typedef struct SmallRow
 	RsinkFingerprint *fps;
 } SmallRow;
 
+/* Are the row's events imported? Such rows are not packed with others. */
+static bool
+is_imported(const SmallRow *row)
+{
+	return row->oldest == RSINK_IMPORTED_OLDEST;
+}
+
 static int
 compare_rows(const void *a, const void *b)
 {
-	TimestampTz x = ((const SmallRow *) a)->newest;
-	TimestampTz y = ((const SmallRow *) b)->newest;
+	const SmallRow *x = a;
+	const SmallRow *y = b;
 
-	return x < y ? -1 : x > y;
+	if (is_imported(x) != is_imported(y))
+		return is_imported(x) ? -1 : 1;
+	return x->newest < y->newest ? -1 : x->newest > y->newest;
 }
 
 /*
- * Collect committed small rows, at most PACK_ROWS, in the order of their newest
- * events.
+ * Collect committed small rows, at most PACK_ROWS: imported ones first, and each kind
+ * in the order of their newest events.
  */
 static SmallRow *
 collect(RsinkSeen *seen, int *nrows)
@@ -172,7 +181,8 @@ rsink_pack(RsinkSink *sink)
 		int			n = 0;
 
 		while (to < nrows && n + rows[to].n <= RSINK_PAGE_MAX &&
-			   rows[to].newest / part == rows[from].newest / part)
+			   rows[to].newest / part == rows[from].newest / part &&
+			   is_imported(&rows[to]) == is_imported(&rows[from]))
 			n += rows[to++].n;
 		if (n < RSINK_SMALL_ROW)
 			continue;

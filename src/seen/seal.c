@@ -51,6 +51,7 @@
 #include "seen/seen.h"
 #include "seen/seen_index.h"
 #include "seen/seen_lookup.h"
+#include "seen/seen_page.h"
 #include "seen/slice.h"
 #include "seen/slice_load.h"
 #include "sink/choice.h"
@@ -85,6 +86,7 @@ typedef struct Harvest
 	int			nrows;
 	int			nsmall;			/* how many of these are small */
 	TimestampTz newest;
+	TimestampTz own_newest;		/* without imported events; DT_NOBEGIN if all are imported */
 } Harvest;
 
 /*
@@ -102,7 +104,7 @@ harvest(RsinkSeen *seen, int64 most, Harvest *h)
 	HeapTuple	tuple;
 
 	memset(h, 0, sizeof(Harvest));
-	h->newest = DT_NOBEGIN;
+	h->newest = h->own_newest = DT_NOBEGIN;
 	h->keys = palloc_extended(most * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
 	h->tids = palloc(room * sizeof(ItemPointerData));
 
@@ -127,6 +129,8 @@ harvest(RsinkSeen *seen, int64 most, Harvest *h)
 		}
 		h->nsmall += page.n < RSINK_SMALL_ROW;
 		h->newest = Max(h->newest, page.newest);
+		if (page.oldest != RSINK_IMPORTED_OLDEST)
+			h->own_newest = Max(h->own_newest, page.newest);
 		h->tids[h->nrows++] = tuple->t_self;
 	}
 	systable_endscan_ordered(scan);
@@ -242,6 +246,8 @@ write_slice(const RsinkSink *sink, int32 number, const Harvest *h, uint32 nrows,
 	values[Anum_slice_newest - 1] = TimestampTzGetDatum(h->newest);
 	values[Anum_slice_rows - 1] = Int32GetDatum((int32) nrows);
 	values[Anum_slice_lines - 1] = Int32GetDatum((int32) nlines);
+	values[Anum_slice_own_newest - 1] = TimestampTzGetDatum(h->own_newest);
+	nulls[Anum_slice_own_newest - 1] = h->own_newest == DT_NOBEGIN;
 	rsink_table_open(&table, sink->slice);
 	rsink_table_insert_values(&table, values, nulls);
 	rsink_table_close(&table);

@@ -49,6 +49,7 @@
 #include "apply/fingerprint.h"
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "seen/own.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/seen_index.h"
@@ -208,6 +209,11 @@ claim(RsinkSeen *seen, const RsinkEvent *events, const RsinkKey *keys, int n)
 			oldest = Min(oldest, time);
 		newest = Max(newest, time);
 	}
+	if (seen->importing)
+	{
+		rsink_seen_insert_row(seen, keys, n, RSINK_IMPORTED_OLDEST, newest);
+		return;
+	}
 	shared->low_claim = Min(shared->low_claim, oldest);
 	rsink_seen_insert_row(seen, keys, n, Min(oldest, newest), newest);
 }
@@ -232,7 +238,9 @@ is_long(instr_time since)
  * those before something that others must not wait for. That is either the lock on
  * deferred_event, if that table is needed and isn't open yet, or the disk, once a
  * look-up had to read from it. Core doesn't count the time that a look-up waits for a
- * block that somebody else reads, so a hold that takes long ends, too.
+ * block that somebody else reads, so a hold that takes long ends, too. A hold that
+ * finds, before it imports events, that the sink has events of its own, decides on
+ * nothing and sets seen->has_own.
  */
 static int
 claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const RsinkKey *keys, int n,
@@ -248,6 +256,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 
 	if (!enter_hold(seen, lookup))
 		return 0;
+	if (seen->importing && (seen->has_own = rsink_own_row_exists(seen)))
+		n = 0;
 	INSTR_TIME_SET_CURRENT(since);
 	for (int i = 0; i < n; i++)
 	{
@@ -263,7 +273,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		}
 		if (i + PREFETCH_AHEAD < n)
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
-		if ((event->event_time <= seen->shared->horizon && sink->late_policy != RSINK_LATE_APPLY) ||
+		if ((event->event_time <= seen->shared->horizon &&
+			 (sink->late_policy != RSINK_LATE_APPLY || seen->importing)) ||
 			event->event_time < seen->shared->retained_from)
 		{
 			event->status = RSINK_LATE;
@@ -291,6 +302,12 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		}
 		if (last_state == RSINK_ROW_UNFINISHED)
 		{
+			if (seen->importing)
+			{
+				seen->has_own = true;
+				n = i;
+				break;
+			}
 			if (seen->deferred.rel == NULL && !seen->settling)
 			{
 				seen->must_defer = true;
@@ -323,6 +340,10 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
  * (and claims the event), duplicate, deferred (and inserts the event into
  * deferred_event, unless it comes from there), conflict or late. Where several
  * keys have the same ids, the one with the lowest position counts.
+ *
+ * Imported events are claimed like others, but for the horizon and the watermark.
+ * For these the caller holds the maintenance lock, and
+ * object_not_in_prerequisite_state is raised once the sink has events of its own.
  *
  * Takes the sink lock, several times for many keys, and RowExclusiveLock on
  * deferred_event before the first event is deferred. Waits for no other
@@ -357,6 +378,8 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 		from += claim_hold(seen, &lookup, events, keys + from, hold, fresh, deferred);
 		looks_ahead |= lookup.from_disk;
 		rsink_lookup_end(&lookup);
+		if (seen->has_own)
+			rsink_raise_own(seen->sink);
 		if (seen->must_defer && seen->deferred.rel == NULL)
 		{
 			MemoryContext old = MemoryContextSwitchTo(seen->context);

@@ -34,7 +34,9 @@ typedef struct RsinkSeen
 	RsinkTable	deferred;		/* deferred_event; rel is NULL until it is needed */
 	MemoryContext context;		/* in which the tables are opened */
 	bool		settling;		/* do the events come from deferred_event? */
+	bool		importing;		/* are the events imported? See own.c */
 	bool		must_defer;		/* is "deferred" needed? */
+	bool		has_own;		/* has the import met events of the sink's own? */
 } RsinkSeen;
 
 extern void rsink_seen_begin(RsinkSeen *seen, RsinkSink *sink, bool settling);

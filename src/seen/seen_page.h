@@ -35,6 +35,14 @@ typedef struct RsinkPage
 	const char *payload;		/* n * uint32 */
 } RsinkPage;
 
+/*
+ * The "oldest" of a row whose events are imported. Every other row, but for the
+ * arrival row, has a finite one. An imported event was counted elsewhere, and what
+ * was imported can be imported again: so such a row neither holds back the horizon
+ * nor moves the watermark.
+ */
+#define RSINK_IMPORTED_OLDEST DT_NOBEGIN
+
 /* Is an event counted at this instant, by one row or by any? */
 typedef enum RsinkRowState
 {

@@ -285,7 +285,7 @@ insert_arrival_row(const char *table, int32 id, const char *values)
 void
 rsink_insert_arrival_rows(int32 id, bool totals)
 {
-	insert_arrival_row("sink_state", id, psprintf("%d, NULL, NULL, 0, 0, NULL, 0, 0", id));
+	insert_arrival_row("sink_state", id, psprintf("%d, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0", id));
 	insert_arrival_row("deferred_event", id, psprintf("-%d, '', '', '-infinity', 0, '', now()", id));
 	insert_arrival_row("settled_event", id, psprintf("-%d, '', '', '', now()", id));
 	insert_arrival_row("dead_letter_event", id,
@@ -295,7 +295,7 @@ rsink_insert_arrival_rows(int32 id, bool totals)
 	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));
 	insert_arrival_row("decision", id, psprintf("-%d, '', '', 0, 0, '0', false, now()", id));
 	insert_arrival_row("seen", id, "'-infinity', '-infinity', 0, ''");
-	insert_arrival_row("slice", id, "0, 0, '-infinity', 0, 0");
+	insert_arrival_row("slice", id, "0, 0, '-infinity', 0, 0, NULL");
 	insert_arrival_row("sealed", id, "0, 0, 0, ''");
 	insert_arrival_row("filter", id, "0, 0, ''");
 
@@ -384,9 +384,45 @@ missing_table(const RsinkSink *sink, bool streamed)
 }
 
 /*
- * Count the events of a sink in the current snapshot: *counted by its revenue,
- * removed buckets included, and *seen by its page rows and slices, expired events included. In
- * a sink that is whole the two are equal. Caller is connected by rsink_spi_begin().
+ * The condition, in SQL, for the totals of which sink_state says how many there are: in
+ * mode 'totals' all of them, in mode 'events' imported ones of which it is not known
+ * how many events they have.
+ */
+const char *
+rsink_noted_totals(RsinkMode mode)
+{
+	return mode == RSINK_TOTALS ? "true" : "uncounted";
+}
+
+/*
+ * How many totals of a sink are missing, or too many, according to sink_state, as a
+ * sentence without a full stop; NULL if none are. Caller is connected by
+ * rsink_spi_begin().
+ */
+char *
+rsink_missing_totals(const RsinkSink *sink)
+{
+	int64		there;
+	int64		noted;
+
+	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT count(*) FROM revenue_sink.total_%d WHERE %s), "
+			  "(SELECT totals FROM revenue_sink.sink_state WHERE sink_id = %d)",
+			  sink->id, rsink_noted_totals(sink->mode), sink->id);
+	there = rsink_spi_int64(0, 1, 0);
+	noted = rsink_spi_int64(0, 2, 0);
+	if (there == noted)
+		return NULL;
+	return psprintf(sink->mode == RSINK_TOTALS ? INT64_FORMAT " totals were merged, but " INT64_FORMAT " are there" :
+					INT64_FORMAT " totals were imported without a number of events, but " INT64_FORMAT " are there",
+					noted, there);
+}
+
+/*
+ * Count the events of a sink in the current snapshot: *counted by its revenue, removed
+ * buckets included, and *seen by its page rows and slices, expired events included.
+ * What was imported as seen doesn't count there; the events of imported totals do, as
+ * far as their number is known. In a sink that is whole the two are equal. Caller is
+ * connected by rsink_spi_begin().
  */
 void
 rsink_balance(int32 id, int64 *counted, int64 *seen)
@@ -397,7 +433,7 @@ rsink_balance(int32 id, int64 *counted, int64 *seen)
 			  "  + coalesce((SELECT removed FROM revenue_sink.sink_state WHERE sink_id = %d), 0), "
 			  "  coalesce((SELECT sum(events) FROM revenue_sink.seen_%d), 0)::bigint "
 			  "  + coalesce((SELECT sum(events) FROM revenue_sink.slice_%d), 0)::bigint "
-			  "  + coalesce((SELECT expired FROM revenue_sink.sink_state WHERE sink_id = %d), 0)",
+			  "  + coalesce((SELECT expired - imported_seen + imported_events FROM revenue_sink.sink_state WHERE sink_id = %d), 0)",
 			  id, id, id, id, id, id);
 	*counted = rsink_spi_int64(0, 1, 0);
 	*seen = rsink_spi_int64(0, 2, 0);
@@ -407,18 +443,12 @@ rsink_balance(int32 id, int64 *counted, int64 *seen)
 static char *
 contradiction(const RsinkSink *sink)
 {
+	char	   *missing = rsink_missing_totals(sink);
 	int64		counted;
 	int64		seen;
 
-	if (sink->mode == RSINK_TOTALS)
-	{
-		rsink_spi(SPI_OK_SELECT, "SELECT (SELECT count(*) FROM revenue_sink.total_%d), "
-				  "(SELECT totals FROM revenue_sink.sink_state WHERE sink_id = %d)", sink->id, sink->id);
-		counted = rsink_spi_int64(0, 1, 0);
-		seen = rsink_spi_int64(0, 2, 0);
-		return counted == seen ? NULL :
-			psprintf(INT64_FORMAT " totals were merged, but " INT64_FORMAT " are there", seen, counted);
-	}
+	if (missing != NULL || sink->mode == RSINK_TOTALS)
+		return missing;
 	rsink_balance(sink->id, &counted, &seen);
 	return counted == seen ? NULL :
 		psprintf("revenue counts " INT64_FORMAT " events, but " INT64_FORMAT " were seen", counted, seen);

@@ -21,6 +21,8 @@ extern char *rsink_missing_relation(const RsinkSink *sink, bool views);
 extern char *rsink_missing_rows(const RsinkSink *sink, bool streamed);
 extern char *rsink_home_missing(const RsinkSink *sink, bool streamed);
 extern bool rsink_is_synchronized(const RsinkSink *sink);
+extern const char *rsink_noted_totals(RsinkMode mode);
+extern char *rsink_missing_totals(const RsinkSink *sink);
 extern void rsink_balance(int32 id, int64 *counted, int64 *seen);
 extern void rsink_home_create(int32 id, const char *sink);
 extern void rsink_home_drop(int32 id);

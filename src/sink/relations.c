@@ -81,7 +81,7 @@ rsink_create_sealed(int32 id)
 		return;
 	rsink_spi(SPI_OK_UTILITY,
 			  "CREATE TABLE revenue_sink.slice_%d (slice integer PRIMARY KEY, events bigint NOT NULL, "
-			  "  newest timestamptz NOT NULL, rows integer NOT NULL, lines integer NOT NULL)", id);
+			  "  newest timestamptz NOT NULL, rows integer NOT NULL, lines integer NOT NULL, own_newest timestamptz)", id);
 	rsink_spi(SPI_OK_UTILITY,
 			  "CREATE TABLE revenue_sink.sealed_%d (first bigint NOT NULL, slice integer NOT NULL, "
 			  "  events integer NOT NULL, fingerprints bytea NOT NULL, PRIMARY KEY (slice, first)) "
@@ -105,6 +105,20 @@ rsink_drop_spill(int32 id)
 {
 	if (rsink_spi(SPI_OK_SELECT, "SELECT FROM pg_class WHERE oid = to_regclass('revenue_sink.spill_%d')", id) > 0)
 		rsink_spi(SPI_OK_UTILITY, "DROP TABLE revenue_sink.spill_%d", id);
+}
+
+/*
+ * Add the column that tells of imported totals whether the number of their events is
+ * unknown, unless it is there; the totals of version 1.0 lack it. Caller is connected
+ * by rsink_spi_begin().
+ */
+void
+rsink_add_uncounted(int32 id)
+{
+	if (rsink_spi(SPI_OK_SELECT,
+				  "SELECT FROM pg_attribute WHERE attrelid = 'revenue_sink.total_%d'::regclass "
+				  "  AND attname = 'uncounted' AND NOT attisdropped", id) == 0)
+		rsink_spi(SPI_OK_UTILITY, "ALTER TABLE revenue_sink.total_%d ADD COLUMN uncounted boolean", id);
 }
 
 /*
@@ -134,7 +148,8 @@ rsink_create_tables(int32 id, bool totals, const char *owner)
 				  totals ?
 				  "version bigint, epoch bigint NOT NULL, number bigint NOT NULL, sequence bigint NOT NULL" :
 				  "events bigint NOT NULL",
-				  i == 0 ? "" : ", PRIMARY KEY (minute, group_key)");
+				  i == 0 ? "" : totals ? ", PRIMARY KEY (minute, group_key)" :
+				  ", uncounted boolean, PRIMARY KEY (minute, group_key)");
 
 	rsink_index_deltas(id);
 	rsink_spi(SPI_OK_UTILITY,

@@ -21,6 +21,7 @@ extern void rsink_create_tables(int32 id, bool totals, const char *owner);
 extern const char *const rsink_own_tables[RSINK_NOWN_TABLES];
 
 extern void rsink_index_deltas(int32 id);
+extern void rsink_add_uncounted(int32 id);
 extern void rsink_create_sealed(int32 id);
 extern void rsink_drop_spill(int32 id);
 extern void rsink_create_ingest(int32 id, bool totals, const char *name);

@@ -6,8 +6,8 @@
  * Locks, in the order in which one process may take them:
  *
  * 1. The maintenance lock of a sink, a heavyweight lock to the end of the
- *	  transaction (lock.c). The worker, merge(), expire() and adopt_sink() take it
- *	  before anything else of the sink. No writer ever does.
+ *	  transaction (lock.c). The worker, merge(), expire(), adopt_sink() and imports
+ *	  take it before anything else of the sink. No writer ever does.
  * 2. The lock of a job's name, likewise (epoch.c), by open_writer() and recover().
  * 3. The lock under which one prepared batch is finished, likewise (prepared.c).
  * 4. Locks on tables: RowExclusiveLock by writers and the worker, AccessShareLock by

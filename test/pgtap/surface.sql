@@ -47,6 +47,11 @@ INSERT INTO contract VALUES
 		'group_key text[] DEFAULT NULL::text[]', 'text[]', 'v'),
 	('upsert', 'sink text, minute timestamp with time zone[], revenue numeric[], group_key text[] DEFAULT NULL::text[], '
 		'version bigint DEFAULT NULL::bigint', 'bigint', 'v'),
+	('import_totals', 'sink text, minute timestamp with time zone[], revenue numeric[], group_key text[] DEFAULT NULL::text[], '
+		'events bigint[] DEFAULT NULL::bigint[]', 'bigint', 'v'),
+	('import_seen', 'sink text, order_id text[], event_id text[], event_time timestamp with time zone[], amount numeric[], '
+		'group_key text[] DEFAULT NULL::text[], OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, '
+		'OUT conflict bigint, OUT late bigint, OUT rejected bigint', 'record', 'v'),
 	('store_offsets', 'sink text, source text, partition integer[], next_offset bigint[]', 'void', 'v'),
 	('offsets', 'sink text, source text DEFAULT NULL::text', 'TABLE(source text, partition integer, next_offset bigint)', 'v'),
 	('begin_batch', 'sink text, job text, writer text, epoch bigint, number bigint', 'boolean', 'v'),

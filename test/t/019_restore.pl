@@ -640,7 +640,7 @@ tamper('a trigger dropped', 'SET ROLE seller; DROP TRIGGER a ON shop.events', $v
 tamper('the mark of the fact view dropped', 'SET ROLE seller; DROP TRIGGER b ON shop.revenue', $view, $views);
 tamper('a view replaced', q(SET ROLE seller; CREATE OR REPLACE VIEW shop.revenue AS
 SELECT minute, group_key, sum(revenue) AS revenue, sum(events)::bigint AS events
-FROM (SELECT * FROM revenue_sink.total_1 UNION ALL SELECT * FROM revenue_sink.delta_1 WHERE minute > '-infinity') AS every
+FROM (SELECT minute, group_key, revenue, events FROM revenue_sink.total_1 UNION ALL SELECT * FROM revenue_sink.delta_1 WHERE minute > '-infinity') AS every
 GROUP BY minute, group_key), $fine, '');
 tamper('a table renamed', 'ALTER TABLE revenue_sink.seen_1 RENAME TO mine', $table,
 	'ALTER TABLE revenue_sink.mine RENAME TO seen_1');
