@@ -51,15 +51,23 @@ rsink_filter_set(uint64 *line, const RsinkFingerprint *fp)
 		line[bits >> 6 & 7] |= UINT64CONST(1) << (bits & 63);
 }
 
-/* May a fingerprint be among those whose bits are set in its line? */
+/*
+ * May a fingerprint be among those whose bits are set in its line? The line need not be
+ * aligned.
+ */
 static inline bool
-rsink_filter_has(const uint64 *line, const RsinkFingerprint *fp)
+rsink_filter_has(const void *line, const RsinkFingerprint *fp)
 {
 	uint64		bits = fp->lo;
 
 	for (int i = 0; i < RSINK_FILTER_PROBES; i++, bits >>= 9)
-		if ((line[bits >> 6 & 7] >> (bits & 63) & 1) == 0)
+	{
+		uint64		word;
+
+		memcpy(&word, (const char *) line + (bits >> 6 & 7) * sizeof(uint64), sizeof(uint64));
+		if ((word >> (bits & 63) & 1) == 0)
 			return false;
+	}
 	return true;
 }
 

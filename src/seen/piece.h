@@ -56,13 +56,11 @@ rsink_piece_prefetch(const RsinkPieceAsk *ask, const char *lines, uint32 nlines,
 static inline bool
 rsink_piece_has(const RsinkPieceAsk *ask, const char *lines, uint32 nlines, const RsinkFingerprint *fp)
 {
-	uint64		line[RSINK_LINE_WORDS];
 	uint32		i = rsink_filter_line(fp, ask->nlines) - ask->piece * RSINK_PIECE_LINES;
 
 	if (lines == NULL || i >= nlines)
 		return true;
-	memcpy(line, lines + (Size) i * RSINK_LINE_BYTES, RSINK_LINE_BYTES);
-	return rsink_filter_has(line, fp);
+	return rsink_filter_has(lines + (Size) i * RSINK_LINE_BYTES, fp);
 }
 
 #endif							/* RSINK_PIECE_H */

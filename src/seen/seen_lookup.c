@@ -147,12 +147,14 @@ ask_pieces(RsinkSeen *seen, RsinkSliceAnswer *answer)
 			rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key].fp);
 		for (int key = ask->from; key < ask->from + ask->nkeys; key++)
 		{
-			RsinkCandidate candidate = {.key = key,.slice = ask->slice,.fence.block = InvalidBlockNumber};
-
 			if (lines != NULL && key + PREFETCH_LINES < ask->from + ask->nkeys)
 				rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key + PREFETCH_LINES].fp);
-			if (rsink_piece_has(ask, lines, nlines, &answer->keys[key].fp))
+			if (unlikely(rsink_piece_has(ask, lines, nlines, &answer->keys[key].fp)))
+			{
+				RsinkCandidate candidate = {.key = key,.slice = ask->slice,.fence.block = InvalidBlockNumber};
+
 				rsink_slices_add(answer, &candidate);
+			}
 		}
 	}
 	rsink_hint_rest(reader);
