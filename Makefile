@@ -4,6 +4,10 @@
 #	make demo				install what is missing, build, show the main job
 #	make check				install what is missing, build, run the test suite
 #	make check-all			make check with PostgreSQL 15, 17 and 18
+#	make deb				packages for Debian, in packages/
+#	make check-deb			these packages built, installed, upgraded and removed
+#	make dist				the zip for PGXN, in packages/
+#	make check-dist			this zip installed with pgxnclient
 #	make check-processors	Kafka, Spark and Flink, killed while they write
 #	make bench				ratios against what a user would do instead
 #	make soak EVENTS=...	a sink that sees a billion events; a server that is killed meanwhile
@@ -30,7 +34,8 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check check-all check-processors bench soak chaos mutants valgrind lint model debug
+PROJECT_GOALS = demo check check-all deb check-deb dist check-dist \
+	check-processors bench soak chaos mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
@@ -53,6 +58,21 @@ check:
 
 check-all:
 	@test/check_all
+
+deb:
+	@test/setup deb
+	@test/packages/build_deb
+
+check-deb:
+	@test/setup check-deb
+	@test/packages/check_deb
+
+dist:
+	@test/packages/build_dist
+
+check-dist:
+	@test/setup check-dist
+	@test/packages/check_dist
 
 check-processors:
 	@test/setup check
