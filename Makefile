@@ -8,6 +8,7 @@
 #	make check-deb			these packages built, installed, upgraded and removed
 #	make dist				the zip for PGXN, in packages/
 #	make check-dist			this zip installed with pgxnclient
+#	make check-monitoring	docs/monitoring/ with Prometheus: faults are played, alerts fire
 #	make check-processors	Kafka, Spark and Flink, killed while they write
 #	make bench				ratios against what a user would do instead
 #	make soak EVENTS=...	a sink that sees a billion events; a server that is killed meanwhile
@@ -34,7 +35,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check check-all deb check-deb dist check-dist \
+PROJECT_GOALS = demo check check-all deb check-deb dist check-dist check-monitoring \
 	check-processors bench soak chaos mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
@@ -73,6 +74,11 @@ dist:
 check-dist:
 	@test/setup check-dist
 	@test/packages/check_dist
+
+check-monitoring:
+	@test/setup check-monitoring
+	@$(MAKE) -s --no-print-directory install
+	@test/monitoring/run
 
 check-processors:
 	@test/setup check
