@@ -25,6 +25,7 @@ CREATE VIEW arrival_rows AS
 	SELECT (SELECT count(*) FROM revenue_sink.deferred_event WHERE sink_id < 0) AS deferred,
 		(SELECT count(*) FROM revenue_sink.settled_event WHERE sink_id < 0) AS settled,
 		(SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id < 0) AS rejected,
+		(SELECT count(*) FROM revenue_sink.resolved_event WHERE sink_id < 0) AS resolved,
 		(SELECT count(*) FROM revenue_sink.epoch WHERE sink_id < 0) AS epoch,
 		(SELECT count(*) FROM revenue_sink.ledger WHERE sink_id < 0) AS batch,
 		(SELECT count(*) FROM revenue_sink.committed_offset WHERE sink_id < 0) AS "offset",

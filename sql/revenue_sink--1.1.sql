@@ -101,6 +101,27 @@ ALTER TABLE revenue_sink.dead_letter_event REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
 COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
 
+CREATE TABLE revenue_sink.resolved_event (
+	sink_id integer NOT NULL,
+	copy bytea NOT NULL,
+	reason text NOT NULL,
+	order_id text,
+	event_id text,
+	resolution text NOT NULL,
+	resolved_at timestamptz NOT NULL,
+	resolved_by name NOT NULL,
+	note text,
+	watched_until timestamptz,
+	PRIMARY KEY (copy, sink_id)
+) USING heap;
+CREATE INDEX ON revenue_sink.resolved_event (watched_until, sink_id);
+COMMENT ON TABLE revenue_sink.resolved_event IS
+	'resolutions: what a person has decided on events that were dead letters; kept for good, without amounts';
+COMMENT ON COLUMN revenue_sink.resolved_event.copy IS 'the beginning of the letters of this copy of the event';
+COMMENT ON COLUMN revenue_sink.resolved_event.reason IS 'of the dead letter that was resolved';
+COMMENT ON COLUMN revenue_sink.resolved_event.watched_until IS
+	'until the horizon passes this time the event, which is discarded, may come again in time; NULL means that it was late';
+
 CREATE TABLE revenue_sink.epoch (
 	sink_id integer NOT NULL,
 	job text COLLATE "C" NOT NULL,
@@ -177,6 +198,7 @@ SELECT pg_catalog.pg_extension_config_dump('revenue_sink.sink_state', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.deferred_event', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.settled_event', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.dead_letter_event', '');
+SELECT pg_catalog.pg_extension_config_dump('revenue_sink.resolved_event', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.committed_offset', '');
@@ -321,6 +343,20 @@ COMMENT ON FUNCTION revenue_sink.winner(numeric[], bigint[], bigint[], bigint[],
 	'for merging, in mode ''totals'': the total that takes the place of these versions of a bucket and group_key';
 
 --
+-- Dead letters
+--
+
+CREATE FUNCTION revenue_sink.resolve(sink text, resolution text, letter bytea[], note text DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_resolve';
+COMMENT ON FUNCTION revenue_sink.resolve(text, text, bytea[], text) IS
+	'count or discard dead letters, once and for good; returns how many resolutions that made. For the sink''s owner';
+
+CREATE FUNCTION revenue_sink.unresolved(sink text, OUT letters bigint, OUT oldest timestamptz)
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_unresolved';
+COMMENT ON FUNCTION revenue_sink.unresolved(text) IS
+	'how many dead letters nobody has resolved, and when the oldest arrived; for the view stat_sink';
+
+--
 -- Writers
 --
 
@@ -462,24 +498,26 @@ CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 			FROM unnest(ARRAY['seen', 'slice', 'sealed', 'filter']) AS kind) AS seen_bytes_disk,
 		c.seen_bytes_memory, c.unmerged_deltas,
 		c.last_merge, c.index_state, c.index_percent, c.stats_since,
-		t.retained_from, t.removed, t.discarded
+		t.retained_from, t.removed, t.discarded,
+		u.letters AS unresolved_letters, u.oldest AS oldest_unresolved
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c
+		CROSS JOIN LATERAL revenue_sink.unresolved(s.name) u
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.stat_sink IS
 	'counters since stats_since, and the state of each sink that the current user may see';
 
 CREATE VIEW revenue_sink.dead_letter WITH (security_barrier) AS
 	SELECT s.name AS sink, d.reason, d.order_id, d.event_id, d.event_time, d.amount, d.group_key,
-		d.arrived_at, d.letter, NULL::text AS resolution, NULL::timestamptz AS resolved_at,
-		NULL::name AS resolved_by, NULL::text AS note
+		d.arrived_at, d.letter, r.resolution, r.resolved_at, r.resolved_by, r.note
 	FROM (SELECT DISTINCT ON (sink_id, letter) * FROM revenue_sink.dead_letter_event
 			ORDER BY sink_id, letter, arrived_at) d
 		JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
+		LEFT JOIN revenue_sink.resolved_event r ON r.sink_id = d.sink_id AND r.copy = substring(d.letter, 1, 24)
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.dead_letter IS
-	'dead letters, one row per event and reason: conflict, late, or what was bad';
+	'dead letters, one row per event and reason: conflict, late, or what was bad; and how they were resolved';
 
 CREATE VIEW revenue_sink.rejected_event WITH (security_barrier) AS
 	SELECT sink, reason, order_id, event_id, event_time, amount, group_key, arrived_at AS rejected_at

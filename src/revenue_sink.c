@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 
 #include "api/ingest.h"
+#include "apply/resolution.h"
 #include "core/compat.h"
 #include "revenue/totals.h"
 #include "seen/expire.h"
@@ -81,8 +82,13 @@ define_settings(void)
 							NULL, &rsink_writer_idle, 300, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.dead_letter_retention",
-							"Sets the number of days for which dead letters are kept.",
+							"Sets the number of days for which dead letters are kept after they were resolved.",
 							NULL, &rsink_dead_letter_retention, 30, 1, 36500,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("revenue_sink.unresolved_retention",
+							"Sets the number of days for which dead letters are kept that nobody resolves.",
+							"-1 keeps them for ever.",
+							&rsink_unresolved_retention, -1, -1, 36500,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.rejected_retention",
 							"Deprecated name of revenue_sink.dead_letter_retention.",
@@ -114,8 +120,8 @@ _PG_init(void)
 	 * totals.c may insert its rows once more; unpreparable.c refuses a PREPARE; and
 	 * then batch.c, when nothing is written any more, looks at the epoch for the
 	 * last time and completes the ledger with what tally.c has counted. After the
-	 * end expire.c puts right in shared memory what has, or has not, become of the
-	 * transaction, launcher.c wakes the launcher, and tally.c
+	 * end expire.c and resolution.c put right in shared memory what has, or has not,
+	 * become of the transaction, launcher.c wakes the launcher, and tally.c
 	 * publishes its counts; none of these depends on another.
 	 */
 	rsink_init_sink();
@@ -125,6 +131,7 @@ _PG_init(void)
 	rsink_init_totals();
 	rsink_init_ingest();
 	rsink_init_expire();
+	rsink_init_resolution();
 	rsink_init_worker();
 	if (!IsBinaryUpgrade)
 		rsink_launcher_register();

@@ -11,14 +11,17 @@
 #include "access/tupmacs.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 
 #include "api/argument.h"
 #include "apply/event.h"
 #include "core/compat.h"
+#include "core/lock.h"
 #include "sink/right.h"
 #include "sink/sink.h"
+#include "twophase/unpreparable.h"
 
 /* Raise null_value_not_allowed if the argument is NULL; "name" is for the message. */
 void
@@ -73,6 +76,24 @@ rsink_sink_argument(FunctionCallInfo fcinfo, int argno, RsinkRight right)
 {
 	rsink_require_argument(fcinfo, argno, "sink");
 	return rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(argno)), right);
+}
+
+/*
+ * The sink that the first argument names, for a call of its owner that does what no
+ * worker may do meanwhile. Waits for the maintenance lock and holds it until the end of
+ * the transaction, which must not be prepared. "call" names the function, in static
+ * memory. Raises the errors of rsink_sink_argument(), and read_only_sql_transaction.
+ */
+RsinkSink *
+rsink_maintained_sink(FunctionCallInfo fcinfo, const char *call)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_IS_OWNER);
+
+	PreventCommandIfReadOnly(call);
+	PreventCommandDuringRecovery(call);
+	rsink_forbid_prepare(call);
+	rsink_maintenance_lock(sink, true);
+	return sink;
 }
 
 /*

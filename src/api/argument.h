@@ -29,6 +29,7 @@ extern void rsink_require_argument(FunctionCallInfo fcinfo, int argno, const cha
 extern char *rsink_name_argument(FunctionCallInfo fcinfo, int argno, const char *name);
 extern void rsink_require_nonatomic(FunctionCallInfo fcinfo, const char *call);
 extern RsinkSink *rsink_sink_argument(FunctionCallInfo fcinfo, int argno, RsinkRight right);
+extern RsinkSink *rsink_maintained_sink(FunctionCallInfo fcinfo, const char *call);
 extern void rsink_column_open(RsinkColumn *column, FunctionCallInfo fcinfo, int argno,
 							  const char *name, int length);
 extern struct varlena *rsink_column_varlena(RsinkColumn *column);

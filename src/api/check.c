@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * check.c
- *	  check(): do the index, the page rows, the revenue and the ledger agree?
+ *	  check(): do the index, the page rows, the revenue, the ledger and resolutions agree?
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +25,9 @@
 #include "utils/uuid.h"
 
 #include "api/argument.h"
+#include "apply/dead_letter.h"
 #include "apply/fingerprint.h"
+#include "apply/resolution.h"
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
@@ -386,6 +388,32 @@ check_ledger(Check *check)
 }
 
 /*
+ * Check that no copy of an event is resolved twice, that no two copies of an event
+ * count, and that each dead letter has a letter of this version.
+ */
+static void
+check_resolutions(Check *check)
+{
+	RsinkSpi	spi;
+
+	rsink_spi_begin(&spi);
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT count(*) - count(DISTINCT copy), count(*) FILTER (WHERE resolution = '%s') "
+			  "  - count(DISTINCT substring(copy, 1, %d)) FILTER (WHERE resolution = '%s'), "
+			  "(SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id = %d AND length(letter) <> %d) "
+			  "FROM revenue_sink.resolved_event WHERE sink_id = %d", rsink_resolution_names[RSINK_COUNT],
+			  RSINK_IDENTITY_BYTES, rsink_resolution_names[RSINK_COUNT], check->sink->id, RSINK_LETTER_BYTES,
+			  check->sink->id);
+	if (rsink_spi_int64(0, 1, 0) > 0)
+		problem(check, INT64_FORMAT " events are resolved more than once", rsink_spi_int64(0, 1, 0));
+	if (rsink_spi_int64(0, 2, 0) > 0)
+		problem(check, INT64_FORMAT " events are counted by more than one resolution", rsink_spi_int64(0, 2, 0));
+	if (rsink_spi_int64(0, 3, 0) > 0)
+		problem(check, INT64_FORMAT " dead letters have no letter of this version", rsink_spi_int64(0, 3, 0));
+	rsink_spi_end(&spi);
+}
+
+/*
  * check(sink) -> one row per disagreement
  *
  * Reads all page rows of the sink; writers are not kept from writing meanwhile.
@@ -407,5 +435,6 @@ revenue_sink_check(PG_FUNCTION_ARGS)
 		check_seen(&check);
 	}
 	check_ledger(&check);
+	check_resolutions(&check);
 	return (Datum) 0;
 }

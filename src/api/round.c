@@ -9,38 +9,18 @@
 
 #include "access/xact.h"
 #include "fmgr.h"
-#include "miscadmin.h"
 
 #include "api/argument.h"
-#include "core/lock.h"
 #include "revenue/retain.h"
 #include "revenue/revenue.h"
 #include "revenue/totals.h"
 #include "seen/expire.h"
 #include "sink/choice.h"
-#include "sink/right.h"
 #include "sink/sink.h"
-#include "twophase/unpreparable.h"
 #include "worker/settle.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_merge);
 PG_FUNCTION_INFO_V1(revenue_sink_expire);
-
-/*
- * The sink of such a call, for its owner. Waits for the maintenance lock and holds
- * it until the end of the transaction.
- */
-static RsinkSink *
-maintained_sink(FunctionCallInfo fcinfo, const char *call)
-{
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_IS_OWNER);
-
-	PreventCommandIfReadOnly(call);
-	PreventCommandDuringRecovery(call);
-	rsink_forbid_prepare(call);
-	rsink_maintenance_lock(sink, true);
-	return sink;
-}
 
 /*
  * merge(sink) -> bigint
@@ -52,7 +32,7 @@ maintained_sink(FunctionCallInfo fcinfo, const char *call)
 Datum
 revenue_sink_merge(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = maintained_sink(fcinfo, "merge()");
+	RsinkSink  *sink = rsink_maintained_sink(fcinfo, "merge()");
 	BlockNumber from = 0;
 	int64		removed;
 
@@ -81,7 +61,7 @@ revenue_sink_merge(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_expire(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = maintained_sink(fcinfo, "expire()");
+	RsinkSink  *sink = rsink_maintained_sink(fcinfo, "expire()");
 	TimestampTz oldest = DT_NOBEGIN;
 	int64		removed = rsink_expire(sink);
 

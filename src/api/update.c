@@ -12,13 +12,19 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/regproc.h"
+#include "utils/timestamp.h"
 
+#include "apply/dead_letter.h"
+#include "apply/event.h"
+#include "core/compat.h"
 #include "core/lock.h"
 #include "core/spi_util.h"
+#include "sink/sink.h"
 
 PG_FUNCTION_INFO_V1(revenue_sink_lock_for_update);
 PG_FUNCTION_INFO_V1(revenue_sink_carry_grants);
 PG_FUNCTION_INFO_V1(revenue_sink_rename_constraints);
+PG_FUNCTION_INFO_V1(revenue_sink_letter_of);
 
 /*
  * lock_for_update(), for the update script
@@ -139,4 +145,36 @@ revenue_sink_rename_constraints(PG_FUNCTION_ARGS)
 		rsink_spi(SPI_OK_UTILITY, "%s", statements[i]);
 	rsink_spi_end(&spi);
 	PG_RETURN_VOID();
+}
+
+/*
+ * letter_of(sink, reason, order_id, event_id, event_time, amount, group_key), for the
+ * update script
+ *
+ * The letter of a dead letter that version 1.0 has written.
+ */
+Datum
+revenue_sink_letter_of(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	RsinkEvent	event = {0};
+	const char **texts[] = {&event.order_id, &event.event_id, &event.group_key};
+	int32	   *lengths[] = {&event.order_len, &event.event_len, &event.group_len};
+	static const int arguments[] = {2, 3, 6};
+	unsigned char letter[RSINK_LETTER_BYTES];
+	StringInfoData buf;
+
+	for (int i = 0; i < lengthof(arguments); i++)
+	{
+		text	   *value = PG_ARGISNULL(arguments[i]) ? NULL : PG_GETARG_TEXT_PP(arguments[i]);
+
+		*texts[i] = value ? VARDATA_ANY(value) : NULL;
+		*lengths[i] = value ? VARSIZE_ANY_EXHDR(value) : 0;
+	}
+	event.time_isnull = PG_ARGISNULL(4);
+	event.event_time = event.time_isnull ? 0 : PG_GETARG_TIMESTAMPTZ(4);
+	event.amount = PG_ARGISNULL(5) ? NULL : PG_GETARG_NUMERIC(5);
+	initStringInfo(&buf);
+	rsink_letter(sink, &event, text_to_cstring(PG_GETARG_TEXT_PP(1)), &buf, letter);
+	PG_RETURN_BYTEA_P(rsink_letter_bytea(letter, RSINK_LETTER_BYTES));
 }

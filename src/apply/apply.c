@@ -205,6 +205,15 @@ raise_fault(const RsinkApply *apply, const RsinkEvent *event, int64 position, co
 			 errhint("%s With on_bad_event 'reject' the sink keeps such events as dead letters.", fault->hint)));
 }
 
+/* An event with a later time is a bad one. */
+static TimestampTz
+latest_time(const RsinkSink *sink)
+{
+	TimestampTz latest;
+
+	return pg_add_s64_overflow(GetCurrentTimestamp(), sink->max_future, &latest) ? DT_NOEND : latest;
+}
+
 /*
  * Start a call for a sink. "settling" is true if the events are deferred ones: then
  * an event that is still undecided isn't deferred a second time, and a time in the
@@ -224,8 +233,7 @@ rsink_apply_begin(RsinkSink *sink, bool settling)
 	apply->portion = AllocSetContextCreate(context, "revenue_sink portion", ALLOCSET_DEFAULT_SIZES);
 	apply->position = 1;
 	apply->newest = DT_NOBEGIN;
-	if (settling || pg_add_s64_overflow(GetCurrentTimestamp(), sink->max_future, &apply->limit))
-		apply->limit = DT_NOEND;
+	apply->limit = settling ? DT_NOEND : latest_time(sink);
 	apply->earliest = MIN_TIMESTAMP + sink->bucket;
 	rsink_seen_begin(&apply->seen, sink, settling);
 	apply->revenue = rsink_revenue_begin(sink);
@@ -246,6 +254,22 @@ rsink_apply_begin_import(RsinkSink *sink)
 
 	rsink_require_no_own(sink);
 	apply->importing = apply->seen.importing = true;
+	return apply;
+}
+
+/*
+ * Start a call that counts the events of dead letters, late or not, because a person
+ * says so; see rsink_apply_begin(). Events that the caller hands in are no bad ones.
+ * One that isn't applied only gets its status: deferred if it is unfinished, duplicate
+ * or conflict if it is counted, late if its bucket was removed.
+ */
+RsinkApply *
+rsink_apply_begin_resolving(RsinkSink *sink)
+{
+	RsinkApply *apply = rsink_apply_begin(sink, true);
+
+	apply->seen.resolving = true;
+	apply->limit = latest_time(sink);
 	return apply;
 }
 
@@ -281,6 +305,18 @@ convert(const RsinkApply *apply, RsinkEvent *event, Fault *fault)
 		return false;
 	}
 	return true;
+}
+
+/* What is wrong with an event now, as the reason of a dead letter; NULL if nothing is. */
+const char *
+rsink_apply_fault(const RsinkApply *apply, const RsinkEvent *event)
+{
+	RsinkEvent	converted = *event;
+	Fault		fault;
+
+	if (OidIsValid(apply->sink->conversion) && !convert(apply, &converted, &fault))
+		return fault.reason;
+	return find_fault(apply, &converted, &fault) ? fault.reason : NULL;
 }
 
 /*
@@ -341,19 +377,16 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 	int			nkeys = make_keys(apply, events, n, keys, dead_letters, reasons, &ndead_letters);
 
 	rsink_seen_claim(&apply->seen, events, rsink_sort_keys(keys, scratch, nkeys), nkeys);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && !apply->importing; i++)
 	{
 		RsinkEvent *event = &events[i];
 
-		apply->counts.n[event->status]++;
-		if (apply->importing)
-			continue;
 		if (likely(event->status == RSINK_APPLIED))
 		{
 			rsink_revenue_add(apply->revenue, event);
 			apply->newest = Max(apply->newest, event->event_time);
 		}
-		else if (event->status == RSINK_CONFLICT || event->status == RSINK_LATE)
+		else if ((event->status == RSINK_CONFLICT || event->status == RSINK_LATE) && !apply->seen.resolving)
 		{
 			dead_letters[ndead_letters] = event;
 			reasons[ndead_letters++] = rsink_status_name[event->status];
@@ -361,6 +394,8 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 	}
 	if (ndead_letters > 0 && !apply->importing)
 		rsink_keep_dead_letters(apply->sink, dead_letters, reasons, ndead_letters);
+	for (int i = 0; i < n; i++)
+		apply->counts.n[events[i].status]++;
 	apply->position += n;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(apply->portion);

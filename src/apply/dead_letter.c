@@ -21,11 +21,16 @@
 #include "apply/dead_letter.h"
 #include "apply/encoding.h"
 #include "apply/event.h"
+#include "apply/resolution.h"
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "sink/sink.h"
 
-#define DIGEST_BYTES crypto_shorthash_siphashx24_BYTES
+StaticAssertDecl(crypto_shorthash_siphashx24_BYTES == RSINK_IDENTITY_BYTES,
+				 "the identity in a letter is a SipHash of 128 bits");
+StaticAssertDecl(crypto_shorthash_siphash24_BYTES == RSINK_COPY_BYTES - RSINK_IDENTITY_BYTES &&
+				 crypto_shorthash_siphash24_BYTES == RSINK_LETTER_BYTES - RSINK_COPY_BYTES,
+				 "what follows the identity in a letter are two SipHashes of 64 bits");
 
 /* Append the bytes of a text that are hashed; return how many, or -1 for NULL. */
 static int32
@@ -42,65 +47,127 @@ append_hashed(StringInfo buf, const RsinkSink *sink, const char *text, int32 len
 }
 
 /*
- * A digest of the reason and the whole event. Two dead letters with equal digests
- * are the same dead letter.
+ * Write the letter of an event and a reason, which names a dead letter within its
+ * sink: three keyed hashes, of both ids, of the other columns, and of the reason. So
+ * the dead letters of one event have letters that begin alike. Ids that are bad name
+ * no event: then the first hash is one of all columns. "buf" is used for work.
+ *
+ * Whoever may read dead letters sees these hashes. So they are no fingerprints of seen
+ * events (see fingerprint.c), by whose bits an index is laid out.
  */
-static bytea *
-event_digest(const RsinkSink *sink, const RsinkEvent *event, const char *reason,
-			 StringInfo buf)
+void
+rsink_letter(const RsinkSink *sink, const RsinkEvent *event, const char *reason,
+			 StringInfo buf, unsigned char *letter)
 {
-	bytea	   *digest = palloc(VARHDRSZ + DIGEST_BYTES);
+	int32		lens[2] = {0};
+	int32		group_len;
 	int			at;
-	int32		lens[3] = {0};
+	bool		named;
 
 	resetStringInfo(buf);
-	appendStringInfoString(buf, reason);
-	at = buf->len;
 	appendBinaryStringInfo(buf, (char *) lens, sizeof(lens));
+	lens[0] = append_hashed(buf, sink, event->order_id, event->order_len);
+	lens[1] = append_hashed(buf, sink, event->event_id, event->event_len);
+	memcpy(buf->data, lens, sizeof(lens));
+	named = lens[0] > 0 && lens[0] <= RSINK_ID_MAX && lens[1] > 0 && lens[1] <= RSINK_ID_MAX;
+	if (named)
+	{
+		crypto_shorthash_siphashx24(letter, (unsigned char *) buf->data, buf->len, sink->key);
+		resetStringInfo(buf);
+	}
+	at = buf->len;
+	appendBinaryStringInfo(buf, (char *) &group_len, sizeof(group_len));
 	appendBinaryStringInfo(buf, (char *) &event->time_isnull, sizeof(bool));
 	if (!event->time_isnull)
 		appendBinaryStringInfo(buf, (const char *) &event->event_time, sizeof(TimestampTz));
-	lens[0] = append_hashed(buf, sink, event->order_id, event->order_len);
-	lens[1] = append_hashed(buf, sink, event->event_id, event->event_len);
-	lens[2] = append_hashed(buf, sink, event->group_key ? event->group_key : "", event->group_len);
-	memcpy(buf->data + at, lens, sizeof(lens));
+	group_len = append_hashed(buf, sink, event->group_key ? event->group_key : "", event->group_len);
+	memcpy(buf->data + at, &group_len, sizeof(group_len));
 	if (event->amount)
 		appendStringInfoString(buf, numeric_normalize(event->amount));
-	SET_VARSIZE(digest, VARHDRSZ + DIGEST_BYTES);
-	crypto_shorthash_siphashx24((unsigned char *) VARDATA(digest),
-								(unsigned char *) buf->data, buf->len, sink->key);
-	return digest;
+	if (!named)
+		crypto_shorthash_siphashx24(letter, (unsigned char *) buf->data, buf->len, sink->key);
+	crypto_shorthash_siphash24(letter + RSINK_IDENTITY_BYTES, (unsigned char *) buf->data, buf->len, sink->key);
+	crypto_shorthash_siphash24(letter + RSINK_COPY_BYTES, (const unsigned char *) reason, strlen(reason), sink->key);
 }
 
-/* Does the snapshot see a dead letter with this digest? */
-static bool
-is_dead_letter(RsinkTable *table, Oid index, Snapshot snapshot, int32 sink_id, bytea *digest)
+/* The first n bytes of a letter, as a bytea in the current memory context. */
+bytea *
+rsink_letter_bytea(const unsigned char *letter, int n)
 {
+	bytea	   *result = palloc(VARHDRSZ + n);
+
+	SET_VARSIZE(result, VARHDRSZ + n);
+	memcpy(VARDATA(result), letter, n);
+	return result;
+}
+
+/*
+ * Find the dead letter with this letter in a table that the caller has open, and
+ * return a copy of its row in the current memory context, or NULL. The snapshot is
+ * SnapshotSelf, which also sees rows that this very command has inserted.
+ */
+HeapTuple
+rsink_find_dead_letter(Relation rel, Oid index, int32 sink_id, const unsigned char *letter)
+{
+	bytea	   *value = rsink_letter_bytea(letter, RSINK_LETTER_BYTES);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
-	bool		found;
+	HeapTuple	tuple;
 
 	ScanKeyInit(&keys[0], Anum_dead_letter_sink_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(sink_id));
 	ScanKeyInit(&keys[1], Anum_dead_letter_letter, BTEqualStrategyNumber, F_BYTEAEQ,
-				PointerGetDatum(digest));
-	scan = systable_beginscan(table->rel, index, true, snapshot, 2, keys);
-	found = HeapTupleIsValid(systable_getnext(scan));
+				PointerGetDatum(value));
+	scan = systable_beginscan(rel, index, true, SnapshotSelf, 2, keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		tuple = heap_copytuple(tuple);
 	systable_endscan(scan);
-	return found;
+	pfree(value);
+	return tuple;
+}
+
+/*
+ * Has a person resolved this event? Then it is a duplicate, whatever would be wrong
+ * with it, and true is returned. A late event whose ids were counted by resolve() with
+ * another payload is a conflict, and *reason says so. Completes the letter.
+ */
+static bool
+is_resolved(RsinkResolutions *resolutions, RsinkEvent *event, const char **reason,
+			StringInfo buf, unsigned char *letter)
+{
+	RsinkResolution found;
+
+	rsink_letter(resolutions->sink, event, *reason, buf, letter);
+	rsink_resolution_find(resolutions, letter, &found);
+	if (found.resolved)
+	{
+		event->status = RSINK_DUPLICATE;
+		return true;
+	}
+	if (found.counted_otherwise && event->status == RSINK_LATE)
+	{
+		event->status = RSINK_CONFLICT;
+		*reason = rsink_status_name[RSINK_CONFLICT];
+		rsink_letter(resolutions->sink, event, *reason, buf, letter);
+	}
+	return false;
 }
 
 /*
  * Keep n events as dead letters, each with its reason, unless there is the same
- * dead letter already. Takes RowExclusiveLock on dead_letter_event. Two concurrent
- * transactions may both insert the same dead letter; the view dead_letter then
- * shows one of the two rows, and the worker removes the other one.
+ * dead letter already, or a person has resolved the event: that one gets the status
+ * duplicate. Takes RowExclusiveLock on dead_letter_event, AccessShareLock on
+ * resolved_event. Two concurrent transactions may both insert the same dead letter;
+ * the view dead_letter then shows one of the two rows, and the worker removes the
+ * other one.
  */
 void
 rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 						const char *const *reasons, int n)
 {
 	RsinkTable	table;
+	RsinkResolutions resolutions;
 	Oid			index;
 	StringInfoData buf;
 	Datum		values[Natts_dead_letter];
@@ -108,21 +175,25 @@ rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 
 	initStringInfo(&buf);
 	rsink_table_open_named(&table, "dead_letter_event");
+	rsink_resolutions_open(&resolutions, sink, false);
 	index = rsink_table_index(table.rel, Anum_dead_letter_sink_id);
 	values[Anum_dead_letter_sink_id - 1] = Int32GetDatum(sink->id);
 	values[Anum_dead_letter_arrived_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	for (int i = 0; i < n; i++)
 	{
-		bytea	   *digest = event_digest(sink, events[i], reasons[i], &buf);
+		unsigned char letter[RSINK_LETTER_BYTES];
+		const char *reason = reasons[i];
 
-		/* SnapshotSelf also sees rows that this very command has inserted */
-		if (is_dead_letter(&table, index, SnapshotSelf, sink->id, digest))
+		if (is_resolved(&resolutions, events[i], &reason, &buf, letter))
 			continue;
-		values[Anum_dead_letter_letter - 1] = PointerGetDatum(digest);
-		values[Anum_dead_letter_reason - 1] = CStringGetTextDatum(reasons[i]);
+		if (rsink_find_dead_letter(table.rel, index, sink->id, letter) != NULL)
+			continue;
+		values[Anum_dead_letter_letter - 1] = PointerGetDatum(rsink_letter_bytea(letter, sizeof(letter)));
+		values[Anum_dead_letter_reason - 1] = CStringGetTextDatum(reason);
 		rsink_event_values(events[i], values + Anum_dead_letter_order_id - 1,
 						   nulls + Anum_dead_letter_order_id - 1);
 		rsink_table_insert_values(&table, values, nulls);
 	}
+	rsink_resolutions_close(&resolutions);
 	rsink_table_close(&table);
 }

@@ -8,9 +8,26 @@
 #ifndef RSINK_DEAD_LETTER_H
 #define RSINK_DEAD_LETTER_H
 
+#include "access/htup.h"
+#include "lib/stringinfo.h"
+#include "utils/relcache.h"
+
 #include "apply/event.h"
 #include "sink/sink.h"
 
+/*
+ * A letter has three hashes. The first names an event by its ids, the first two name
+ * a copy of it, with all of its columns, and all three a copy and a reason.
+ */
+#define RSINK_IDENTITY_BYTES	16
+#define RSINK_COPY_BYTES		24
+#define RSINK_LETTER_BYTES		32
+
+extern void rsink_letter(const RsinkSink *sink, const RsinkEvent *event, const char *reason,
+						 StringInfo buf, unsigned char *letter);
+extern bytea *rsink_letter_bytea(const unsigned char *letter, int n);
+extern HeapTuple rsink_find_dead_letter(Relation rel, Oid index, int32 sink_id,
+										const unsigned char *letter);
 extern void rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 									const char *const *reasons, int n);
 

@@ -47,6 +47,7 @@
 #include "apply/deferred.h"
 #include "apply/event.h"
 #include "apply/fingerprint.h"
+#include "apply/resolution.h"
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "seen/own.h"
@@ -233,20 +234,39 @@ is_long(instr_time since)
 }
 
 /*
+ * The status of an event that need not be looked up: that of "must", where a person has
+ * resolved the event, or is doing so; late for one that comes too late to be checked, or
+ * for a bucket that was removed. RSINK_NSTATUS if the event must be looked up. Caller
+ * holds the sink lock.
+ */
+static inline uint8
+early_status(const RsinkSeen *seen, const RsinkEvent *event, const uint8 *must, int i)
+{
+	if (unlikely(must != NULL && must[i] != RSINK_NSTATUS))
+		return must[i];
+	if ((event->event_time <= seen->shared->horizon &&
+		 (seen->sink->late_policy != RSINK_LATE_APPLY || seen->importing) && !seen->resolving) ||
+		event->event_time < seen->shared->retained_from)
+		return RSINK_LATE;
+	return RSINK_NSTATUS;
+}
+
+/*
  * Check and claim in one hold of the sink lock. Returns how many of the n events
- * have been decided on: all, or none if what was found ahead no longer holds, or
- * those before something that others must not wait for. That is either the lock on
- * deferred_event, if that table is needed and isn't open yet, or the disk, once a
- * look-up had to read from it. Core doesn't count the time that a look-up waits for a
- * block that somebody else reads, so a hold that takes long ends, too. A hold that
- * finds, before it imports events, that the sink has events of its own, decides on
- * nothing and sets seen->has_own.
+ * have been decided on: all, or none if what was found ahead, or what resolutions
+ * said, no longer holds, or those before something that others must not wait for. That
+ * is either the lock on deferred_event, if that table is needed and isn't open yet, or
+ * the disk, once a look-up had to read from it. Core doesn't count the time that a
+ * look-up waits for a block that somebody else reads, so a hold that takes long ends,
+ * too. A hold that finds, before it imports events, that the sink has events of its own,
+ * decides on nothing and sets seen->has_own. What the resolutions said of the keys begins
+ * with number asked_from.
  */
 static int
 claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const RsinkKey *keys, int n,
-		   RsinkKey *fresh, RsinkEvent **deferred)
+		   const RsinkAsked *asked, int asked_from, RsinkKey *fresh, RsinkEvent **deferred)
 {
-	RsinkSink  *sink = seen->sink;
+	const uint8 *must = asked->status == NULL ? NULL : asked->status + asked_from;
 	const RsinkFingerprint *last = NULL;	/* the last one looked up */
 	RsinkRowState last_state = RSINK_ROW_GONE;	/* what was found of "last" */
 	uint32		last_payload = 0;	/* payload hash that "last" is counted with */
@@ -256,7 +276,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 
 	if (!enter_hold(seen, lookup))
 		return 0;
-	if (seen->importing && (seen->has_own = rsink_own_row_exists(seen)))
+	if ((seen->importing && (seen->has_own = rsink_own_row_exists(seen))) ||
+		(!seen->resolving && !rsink_asked_holds(seen->sink, asked)))
 		n = 0;
 	INSTR_TIME_SET_CURRENT(since);
 	for (int i = 0; i < n; i++)
@@ -273,14 +294,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		}
 		if (i + PREFETCH_AHEAD < n)
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
-		if ((event->event_time <= seen->shared->horizon &&
-			 (sink->late_policy != RSINK_LATE_APPLY || seen->importing)) ||
-			event->event_time < seen->shared->retained_from)
-		{
-			event->status = RSINK_LATE;
-			continue;
-		}
-		if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
+		event->status = early_status(seen, event, must, i);
+		if (event->status == RSINK_NSTATUS && (last == NULL || rsink_fingerprint_cmp(last, fp) != 0))
 		{
 			last = fp;
 			last_state = rsink_lookup_state(lookup, i, &keys[i], &last_payload);
@@ -297,30 +312,23 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 					claim(seen, events, fresh, nfresh);
 					nfresh = 0;
 				}
-				continue;
 			}
 		}
-		if (last_state == RSINK_ROW_UNFINISHED)
+		if (event->status == RSINK_NSTATUS)
+			event->status = last_state == RSINK_ROW_UNFINISHED ? RSINK_DEFERRED :
+				last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
+		if (event->status != RSINK_DEFERRED)
+			continue;
+		if (seen->importing || (seen->deferred.rel == NULL && !seen->settling))
 		{
-			if (seen->importing)
-			{
-				seen->has_own = true;
-				n = i;
-				break;
-			}
-			if (seen->deferred.rel == NULL && !seen->settling)
-			{
-				seen->must_defer = true;
-				n = i;
-				break;
-			}
-			event->status = RSINK_DEFERRED;
-			deferred[ndeferred++] = event;
-			if (event->event_time > seen->shared->horizon)
-				seen->shared->low_claim = Min(seen->shared->low_claim, event->event_time);
+			seen->has_own = seen->importing;
+			seen->must_defer = !seen->importing;
+			n = i;
+			break;
 		}
-		else
-			event->status = last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
+		deferred[ndeferred++] = event;
+		if (event->event_time > seen->shared->horizon)
+			seen->shared->low_claim = Min(seen->shared->low_claim, event->event_time);
 	}
 	if (nfresh > 0)
 		claim(seen, events, fresh, nfresh);
@@ -330,7 +338,7 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 	 * its check and its row.
 	 */
 	if (ndeferred > 0 && !seen->settling)
-		rsink_defer(sink, &seen->deferred, deferred, ndeferred);
+		rsink_defer(seen->sink, &seen->deferred, deferred, ndeferred);
 	rsink_seen_unlock(seen);
 	return n;
 }
@@ -339,7 +347,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
  * Decide on the events of n sorted keys. Sets the status of each event to applied
  * (and claims the event), duplicate, deferred (and inserts the event into
  * deferred_event, unless it comes from there), conflict or late. Where several
- * keys have the same ids, the one with the lowest position counts.
+ * keys have the same ids, the one with the lowest position counts. An event that a
+ * person has resolved is a duplicate, where that matters; see resolution.c.
  *
  * Imported events are claimed like others, but for the horizon and the watermark.
  * For these the caller holds the maintenance lock, and
@@ -356,6 +365,7 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 	RsinkKey   *fresh = palloc(Min(n, RSINK_PAGE_MAX) * sizeof(RsinkKey));
 	RsinkEvent **deferred = palloc(Min(n, HOLD_EVENTS) * sizeof(RsinkEvent *));
 	RsinkFindings found = {0};
+	RsinkAsked	asked = {0};
 
 	for (int from = 0, asked_from = 0; from < n;)
 	{
@@ -363,10 +373,13 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 		RsinkLookup lookup;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!rsink_findings_hold(seen->shared, &found))
+		if (!rsink_findings_hold(seen->shared, &found) ||
+			!(seen->resolving || rsink_asked_holds(seen->sink, &asked)))
 		{
 			rsink_slices_load(seen->sink);
 			rsink_find_ahead(seen, keys + from, n - from, &found);
+			if (!seen->resolving)
+				rsink_ask_resolutions(seen->sink, events, keys + from, n - from, &asked);
 			asked_from = from;
 		}
 		rsink_lookup_begin(&lookup, seen, &found, from - asked_from);
@@ -375,7 +388,7 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 			hold = rsink_lookup_ahead(&lookup, keys + from, hold);
 			looks_ahead = lookup.from_disk;
 		}
-		from += claim_hold(seen, &lookup, events, keys + from, hold, fresh, deferred);
+		from += claim_hold(seen, &lookup, events, keys + from, hold, &asked, from - asked_from, fresh, deferred);
 		looks_ahead |= lookup.from_disk;
 		rsink_lookup_end(&lookup);
 		if (seen->has_own)
@@ -389,6 +402,8 @@ rsink_seen_claim(RsinkSeen *seen, RsinkEvent *events, const RsinkKey *keys, int 
 		}
 	}
 	rsink_findings_free(&found);
+	if (asked.status != NULL)
+		pfree(asked.status);
 	pfree(fresh);
 	pfree(deferred);
 }

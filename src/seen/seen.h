@@ -35,6 +35,7 @@ typedef struct RsinkSeen
 	MemoryContext context;		/* in which the tables are opened */
 	bool		settling;		/* do the events come from deferred_event? */
 	bool		importing;		/* are the events imported? See own.c */
+	bool		resolving;		/* does a person count them, late or not? */
 	bool		must_defer;		/* is "deferred" needed? */
 	bool		has_own;		/* has the import met events of the sink's own? */
 } RsinkSeen;

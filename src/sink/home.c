@@ -67,8 +67,8 @@
 
 /* The tables with rows of all sinks, which have a column sink_id. */
 const char *const rsink_shared_tables[RSINK_NSHARED_TABLES] = {
-	"sink_state", "deferred_event", "settled_event", "dead_letter_event", "epoch", "ledger", "committed_offset",
-	"decision"
+	"sink_state", "deferred_event", "settled_event", "dead_letter_event", "resolved_event", "epoch", "ledger",
+	"committed_offset", "decision"
 };
 
 /*
@@ -290,6 +290,7 @@ rsink_insert_arrival_rows(int32 id, bool totals)
 	insert_arrival_row("settled_event", id, psprintf("-%d, '', '', '', now()", id));
 	insert_arrival_row("dead_letter_event", id,
 					   psprintf("-%d, '', '', NULL, NULL, NULL, NULL, NULL, now()", id));
+	insert_arrival_row("resolved_event", id, psprintf("-%d, '', '', NULL, NULL, '', now(), '', NULL, NULL", id));
 	insert_arrival_row("epoch", id, psprintf("-%d, '', NULL, 0, now(), NULL", id));
 	insert_arrival_row("ledger", id, psprintf("-%d, '', '', 0, 0, 0, 0, NULL, now()", id));
 	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));

@@ -11,7 +11,7 @@
 #include "sink/sink.h"
 
 /* The tables with rows of all sinks, which have a column sink_id. */
-#define RSINK_NSHARED_TABLES 8
+#define RSINK_NSHARED_TABLES 9
 extern const char *const rsink_shared_tables[RSINK_NSHARED_TABLES];
 
 extern bool rsink_is_at_home(int32 id);

@@ -137,6 +137,8 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->next_block = shared->known_blocks = 0;
 	shared->horizon = shared->retained_from = DT_NOBEGIN;
 	shared->low_claim = DT_NOEND;
+	shared->resolutions++;
+	memset(&shared->watch, 0, sizeof(shared->watch));
 	pg_atomic_init_u64(&shared->last_merge, 0);
 	shared->stats_since = GetCurrentTimestamp();
 	pg_atomic_init_u64(&shared->last_sequence, 0);
@@ -167,8 +169,9 @@ slots_release(Oid db, Oid seen)
 }
 
 /*
- * Have the slices of a sink listed anew that a restore may have brought. The sink is
- * given by its page table. Nobody uses it yet.
+ * Have the slices of a sink listed anew that a restore may have brought, and the
+ * discarded events that it watches for. The sink is given by its page table. Nobody
+ * uses it yet.
  */
 void
 rsink_shared_unload(Oid seen)
@@ -184,6 +187,7 @@ rsink_shared_unload(Oid seen)
 			continue;
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		rsink_slices_reset(&shared->slices);
+		shared->watch.loaded = false;
 		LWLockRelease(&shared->lock);
 	}
 	LWLockRelease(&slots->lock);

@@ -35,6 +35,7 @@
 #include "storage/lwlock.h"
 
 #include "apply/event.h"
+#include "apply/watch.h"
 #include "seen/run.h"
 #include "seen/seen_index.h"
 #include "seen/slice.h"
@@ -76,6 +77,10 @@ typedef struct RsinkShared
 	TimestampTz retained_from;	/* buckets before it are removed */
 	TimestampTz low_claim;		/* least event time, or minute in mode 'totals',
 								 * claimed since it was reset */
+
+	/* What people have resolved: the sink lock, exclusively; also a hint. */
+	uint64		resolutions;	/* grows with each commit of a transaction that resolves */
+	RsinkWatch	watch;			/* discarded events that may come again in time */
 
 	/* Atomic. */
 	pg_atomic_uint32 small_rows;	/* page rows inserted since the last packing, roughly */

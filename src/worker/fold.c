@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "apply/resolution.h"
 #include "core/spi_util.h"
 #include "sink/sink.h"
 #include "worker/fold.h"
@@ -38,6 +39,7 @@
 
 int			rsink_dead_letter_retention = 30;	/* days */
 int			rsink_rejected_retention = -1;	/* the former name of that setting; -1: not set */
+int			rsink_unresolved_retention = -1;	/* days; -1: for ever */
 
 /*
  * Fold the ledger's rows into ranges of batch numbers. Where numbers have gaps, a
@@ -130,6 +132,37 @@ forget_epochs(const RsinkSink *sink)
 }
 
 /*
+ * Fold dead letters to one row each, and forget those that are past their retention:
+ * "retention" days after its resolution a resolved one, another one by a setting of its
+ * own. A resolution stays.
+ */
+static void
+fold_letters(const RsinkSink *sink, int retention)
+{
+	int64		unresolved;
+
+	rsink_spi(SPI_OK_DELETE,
+			  "DELETE FROM revenue_sink.dead_letter_event d WHERE sink_id = %d AND (EXISTS "
+			  "  (SELECT FROM revenue_sink.dead_letter_event f WHERE f.sink_id = d.sink_id AND f.letter = d.letter "
+			  "    AND f.ctid < d.ctid) "
+			  "  OR EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") " "
+			  "    AND r.resolved_at < now() - make_interval(days => %d)))", sink->id, retention);
+	if (rsink_unresolved_retention <= 0)
+		return;
+	unresolved = rsink_spi(SPI_OK_DELETE,
+						   "DELETE FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
+						   "AND arrived_at < now() - make_interval(days => %d) AND NOT EXISTS "
+						   "  (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ")",
+						   sink->id, rsink_unresolved_retention);
+	if (unresolved > 0)
+		ereport(WARNING,
+				(errmsg("sink \"%s\" has removed dead letters that nobody has resolved", sink->name),
+				 errdetail("Dead letters: %lld. They were older than %d days.", (long long) unresolved,
+						   rsink_unresolved_retention),
+				 errhint("Raise revenue_sink.unresolved_retention, or resolve dead letters in time.")));
+}
+
+/*
  * Fold what writers only insert, in the current transaction: the ledger into
  * ranges of batch numbers, offsets and epochs to those that count, dead letters
  * to one row each. Forget what is past its retention. Caller holds the
@@ -148,14 +181,11 @@ rsink_fold(RsinkSink *sink)
 			  "DELETE FROM revenue_sink.committed_offset WHERE sink_id = %d "
 			  "AND ctid NOT IN (SELECT tid FROM (%s) AS w)", sink->id, rsink_offsets_that_count(sink->id));
 	forget_epochs(sink);
-	rsink_spi(SPI_OK_DELETE,
-			  "DELETE FROM revenue_sink.dead_letter_event r WHERE sink_id = %d AND "
-			  "(arrived_at < now() - make_interval(days => %d) OR EXISTS "
-			  "(SELECT FROM revenue_sink.dead_letter_event f WHERE f.sink_id = r.sink_id AND f.letter = r.letter "
-			  "AND f.ctid < r.ctid))", sink->id, retention);
+	fold_letters(sink, retention);
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.settled_event WHERE sink_id = %d "
 			  "AND settled_at < now() - make_interval(days => %d)", sink->id, retention);
 	rsink_spi_end(&spi);
+	rsink_watch_renew(sink);
 }
 

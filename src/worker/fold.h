@@ -12,6 +12,7 @@
 
 extern int	rsink_dead_letter_retention;
 extern int	rsink_rejected_retention;
+extern int	rsink_unresolved_retention;
 
 extern void rsink_fold(RsinkSink *sink);
 

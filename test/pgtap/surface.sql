@@ -59,6 +59,7 @@ INSERT INTO contract VALUES
 	('expire', 'sink text', 'bigint', 'v'),
 	('seen', 'sink text, order_id text, event_id text', 'boolean', 'v'),
 	('check', 'sink text', 'TABLE(problem text)', 'v'),
+	('resolve', 'sink text, resolution text, letter bytea[], note text DEFAULT NULL::text', 'bigint', 'v'),
 	('pre_commit', 'sink text', 'text', 'v'),
 	('outcome', 'gid text', 'text', 'v'),
 	('open_writer', 'IN sink text, IN job text, IN writer text, IN restored bigint DEFAULT NULL::bigint, '
@@ -72,7 +73,7 @@ INSERT INTO contract VALUES
 CREATE TEMPORARY TABLE internal (name text);
 INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('may_dispose'), ('prepared_batches'), ('start_worker'),
 	('refuse_write'), ('sink_problem'), ('relation_of'), ('note_copy'), ('stands'), ('stands_support'),
-	('revenue_of'), ('events_of'), ('winner_of'), ('winner');
+	('revenue_of'), ('events_of'), ('winner_of'), ('winner'), ('unresolved');
 
 CREATE TEMPORARY VIEW function AS
 	SELECT p.oid, p.proname::text AS name, replace(pg_get_function_arguments(p.oid), 'pg_catalog.', '') AS arguments,
@@ -109,7 +110,7 @@ FROM (VALUES
 		'batches bigint, horizon timestamp with time zone, watermark timestamp with time zone, seen_events bigint, '
 		'seen_bytes_disk bigint, seen_bytes_memory bigint, unmerged_deltas bigint, last_merge timestamp with time zone, '
 		'index_state text, index_percent real, stats_since timestamp with time zone, retained_from timestamp with time zone, '
-		'removed bigint, discarded bigint'),
+		'removed bigint, discarded bigint, unresolved_letters bigint, oldest_unresolved timestamp with time zone'),
 	('writer', 'sink text, job text, writer text, epoch bigint, opened_at timestamp with time zone, last_number bigint, '
 		'events bigint, newest_event_time timestamp with time zone, last_batch_at timestamp with time zone'),
 	('rejected_event', 'sink text, reason text, order_id text, event_id text, event_time timestamp with time zone, '

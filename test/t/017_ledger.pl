@@ -166,8 +166,9 @@ sql(q(SELECT revenue_sink.alter_sink('s', dedup_window => '3650000 days')));
 batches('none', 1, 501, 1, 100);
 wait_for_rows('ledger', 'none', 1);
 
-# Dead letters are removed after some days; if the setting's former name is set,
-# its value counts instead.
+# Dead letters are removed some days after they were resolved; if the setting's former
+# name is set, its value counts instead. Others stay, unless a setting of their own says
+# when they go; the log says how many have gone.
 sub letters
 {
 	return sql(q(SELECT string_agg(order_id, ' ' ORDER BY order_id) FROM revenue_sink.dead_letter));
@@ -184,14 +185,43 @@ sub let_them_fold
 }
 
 sql(q(SELECT revenue_sink.alter_sink('s', on_bad_event => 'reject')));
-sql("SELECT revenue_sink.apply('s', 'old $_', '', '2024-03-01 10:01+00', 1);"
-	. "UPDATE revenue_sink.dead_letter_event SET arrived_at = now() - interval '$_ days' - interval '1 hour' WHERE order_id = 'old $_'")
-  foreach 10, 20, 30;
-let_them_fold('old 10 old 20', 'dead letters of a month ago go');
+# Let all letters of an order have arrived, and been resolved, some days ago.
+sub age
+{
+	my ($order, $days) = @_;
+
+	sql("UPDATE revenue_sink.dead_letter_event SET arrived_at = now() - interval '$days days' - interval '1 hour' WHERE order_id = '$order';"
+		  . "UPDATE revenue_sink.resolved_event SET resolved_at = now() - interval '$days days' - interval '1 hour' "
+		  . "WHERE copy IN (SELECT substring(letter, 1, 24) FROM revenue_sink.dead_letter_event WHERE order_id = '$order')");
+	return;
+}
+
+foreach my $days (10, 20, 30)
+{
+	sql("SELECT revenue_sink.apply('s', '$_ $days', '', '2024-03-01 10:01+00', 1)") foreach 'new', 'old', 'open';
+	sql("SELECT revenue_sink.resolve('s', 'discard', array_agg(letter)) FROM revenue_sink.dead_letter WHERE order_id = 'old $days'");
+	age($_, $days) foreach "old $days", "open $days", "new $days";
+}
+# These arrived long ago, too, and have just been resolved.
+sql("SELECT revenue_sink.resolve('s', 'discard', array_agg(letter)) FROM revenue_sink.dead_letter WHERE order_id LIKE 'new %'");
+my $stay = 'new 10 new 20 new 30';
+my $log_start = -s $node->logfile;
+let_them_fold("$stay old 10 old 20 open 10 open 20 open 30", 'dead letters that were resolved a month ago go');
+is(sql("SELECT unresolved_letters, now() - oldest_unresolved > '30 days' FROM revenue_sink.stat_sink"), '3|t', 'those that were not are counted');
 sql($_) foreach 'ALTER SYSTEM SET revenue_sink.dead_letter_retention = 20', 'SELECT pg_reload_conf()';
-let_them_fold('old 10', 'with another retention those of 20 days');
+let_them_fold("$stay old 10 open 10 open 20 open 30", 'with another retention those of 20 days');
 sql($_) foreach 'ALTER SYSTEM SET revenue_sink.rejected_retention = 10', 'SELECT pg_reload_conf()';
-let_them_fold('', 'by the former name of the setting those of 10 days');
+let_them_fold("$stay open 10 open 20 open 30", 'by the former name of the setting those of 10 days');
+unlike(slurp_file($node->logfile, $log_start), qr/nobody has resolved/, 'no dead letter that nobody has resolved is removed');
+sql($_) foreach 'ALTER SYSTEM SET revenue_sink.unresolved_retention = 20', 'SELECT pg_reload_conf()';
+let_them_fold("$stay open 10", 'unless a setting says so');
+like(slurp_file($node->logfile, $log_start),
+	qr/WARNING:  sink "s" has removed dead letters that nobody has resolved\n.*DETAIL:  Dead letters: 2\. They were older than 20 days\./,
+	'and the log says how many');
+is(sql("SELECT unresolved_letters FROM revenue_sink.stat_sink"), '1', 'one is left');
+is(sql("SELECT revenue_sink.apply('s', 'old 30', '', '2024-03-01 10:01+00', 1), revenue_sink.apply('s', 'open 30', '', '2024-03-01 10:01+00', 1);"
+	  . "SELECT order_id, resolution FROM revenue_sink.dead_letter WHERE order_id IN ('old 30', 'open 30')"),
+	"duplicate|rejected\nopen 30|", 'what was resolved is known when its dead letter is gone');
 
 # So are answers to events that were deferred.
 foreach my $days (1, 9, 11)

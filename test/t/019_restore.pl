@@ -96,6 +96,7 @@ CALL revenue_sink.commit_prepared(:'gid');
 SELECT revenue_sink.apply('s', 'order-0', 'event-1', '2024-03-01 10:00:02+00', 99, 'shop-1');
 SELECT revenue_sink.alter_sink('s', on_bad_event => 'reject');
 SELECT revenue_sink.apply('s', '', 'nothing', '2024-03-01 10:00:02+00', 1, 'shop-1');
+SELECT revenue_sink.resolve('s', 'discard', array_agg(letter), 'why') FROM revenue_sink.dead_letter WHERE order_id = '';
 SELECT revenue_sink.upsert('t', '{2024-03-01 10:01+00,2024-03-01 10:02+00}', '{65,66}', NULL, 3);
 SELECT revenue_sink.merge('t');
 SELECT revenue_sink.upsert('t', '{2024-03-01 10:02+00,2024-03-01 10:03+00}', '{67,68}', NULL, 4);
@@ -112,7 +113,7 @@ my $state_sql = q(
 SELECT minute, group_key, revenue, events FROM shop.revenue WHERE group_key <> 'held' ORDER BY 1, 2;
 SELECT minute, group_key, revenue FROM shop.total ORDER BY 1, 2;
 SELECT * FROM revenue_sink.offsets('s') ORDER BY 1, 2;
-SELECT sink, reason, order_id, event_id, amount, arrived_at FROM revenue_sink.dead_letter ORDER BY 1, 2;
+SELECT sink, reason, order_id, event_id, amount, arrived_at, resolution, resolved_at, resolved_by, note FROM revenue_sink.dead_letter ORDER BY 1, 2;
 SELECT * FROM revenue_sink.settled WHERE order_id <> 'held';
 SELECT sink, job, writer, epoch, opened_at, last_number, events FROM revenue_sink.writer ORDER BY 1, 2, 3;
 SELECT sink, owner, mode, fact, ingest, dedup_window, on_bad_event FROM revenue_sink.sink ORDER BY 1);
@@ -286,7 +287,7 @@ drop_database('sections');
 # The tables come one by one, in any order, and a caller tries after each step.
 my @toc = grep { /^\d+;.* (TABLE DATA|SEQUENCE SET) / }
   split /\n/, (run_command([ 'pg_restore', '-l', "$dir/custom" ]))[0];
-is(scalar(grep { /TABLE DATA/ } @toc), 21, 'tables of the dump');
+is(scalar(grep { /TABLE DATA/ } @toc), 22, 'tables of the dump');
 
 sub shuffled
 {
@@ -306,7 +307,7 @@ sub tables_of
 	my ($number) = @_;
 
 	return (map { "${_}_$number" } qw(seen slice sealed filter delta total)),
-	  qw(sink_catalog sink_state deferred_event settled_event dead_letter_event epoch ledger committed_offset decision);
+	  qw(sink_catalog sink_state deferred_event settled_event dead_letter_event resolved_event epoch ledger committed_offset decision);
 }
 
 my %orders = (
@@ -549,8 +550,8 @@ SELECT count(*) FROM revenue_sink.sink_catalog;
 SELECT count(*) FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relname ~ '_[0-9]+$';
 SELECT count(*) FROM pg_class WHERE relnamespace = 'mallory'::regnamespace AND relkind = 'v';
 ) . join('', map { "SELECT count(*) FROM revenue_sink.$_;\n" }
-	  qw(sink_state deferred_event settled_event dead_letter_event epoch ledger committed_offset decision))),
-	join("\n", '', '', 0, 0, 2, (0) x 8), "somebody's views: the superuser drops the sink, and leaves them");
+	  qw(sink_state deferred_event settled_event dead_letter_event resolved_event epoch ledger committed_offset decision))),
+	join("\n", '', '', 0, 0, 2, (0) x 9), "somebody's views: the superuser drops the sink, and leaves them");
 drop_database('elsewhere');
 
 # A stranger's view isn't adopted even if he knows how the sink's views are made.

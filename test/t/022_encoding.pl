@@ -80,7 +80,7 @@ sub facts
 
 	return join "\n", sort split /\n/, sql($db, q(
 SELECT minute, group_key, revenue, events FROM fact_revenue_1m;
-SELECT reason, order_id, event_id, amount, group_key FROM revenue_sink.dead_letter;
+SELECT reason, order_id, event_id, amount, group_key, resolution FROM revenue_sink.dead_letter;
 SELECT count(*) FROM revenue_sink.dead_letter_event WHERE sink_id > 0));
 }
 
@@ -105,6 +105,8 @@ PREPARE TRANSACTION :'gid';
 CALL revenue_sink.commit_prepared(:'gid') \\gset
 \\echo :epoch :gid));
 	is(apply_all($db, $encoding), '0|4|0|1|0|3', "$encoding: the events are known");
+	is(sql($db, "SELECT revenue_sink.resolve('s', 'discard', array_agg(letter)) FROM revenue_sink.dead_letter WHERE reason = 'conflict'"),
+		'1', "$encoding: the conflict is resolved");
 	$source{$encoding} = { db => $db, epoch => (split / /, $gid)[0], gid => (split / /, $gid)[1], facts => facts($db) };
 }
 
@@ -121,7 +123,7 @@ foreach my $move (@moves)
 
 	move($s->{db}, $db, $to);
 	is(facts($db), $s->{facts}, "$what: the facts are the same");
-	is(apply_all($db, $from), '0|4|0|1|0|3', "$what: all events are known");
+	is(apply_all($db, $from), '0|5|0|0|0|3', "$what: all events are known, the resolved one too");
 	is(facts($db), $s->{facts}, "$what: no dead letter is written twice");
 	is(sql($db, qq(
 SELECT revenue_sink.apply('s', '$name', 'new/$name', '2024-03-01 10:01+00', 1);
@@ -143,7 +145,7 @@ SELECT problem FROM revenue_sink.check('s'))),
 # A sink is moved there and back again.
 unlink "$dir/latin1_to_utf8.dump";
 move('latin1_to_utf8', 'latin1_again', 'LATIN1');
-is(apply_all('latin1_again', 'LATIN1'), '0|4|0|1|0|3', 'back again: all events are known');
+is(apply_all('latin1_again', 'LATIN1'), '0|5|0|0|0|3', 'back again: all events are known');
 is(sql('latin1_again', "SELECT revenue_sink.apply('s', '$word{LATIN1}', 'new/$word{LATIN1}', '2024-03-01 10:01+00', 1)"),
 	'duplicate', 'back again: the events that came in between are known, too');
 
