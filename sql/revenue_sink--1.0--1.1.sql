@@ -223,10 +223,34 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_unresolved';
 COMMENT ON FUNCTION revenue_sink.unresolved(text) IS
 	'how many dead letters nobody has resolved, and when the oldest arrived; for the view stat_sink';
 
+-- The view stat_sink still calls the old one.
+ALTER FUNCTION revenue_sink.counters(text) RENAME TO former_counters;
+CREATE FUNCTION revenue_sink.counters(
+	sink text,
+	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, OUT conflict bigint,
+	OUT late bigint, OUT rejected bigint, OUT batches bigint,
+	OUT seen_events bigint, OUT unmerged_deltas bigint, OUT seen_bytes_memory bigint, OUT last_merge timestamptz,
+	OUT index_state text, OUT index_percent real, OUT stats_since timestamptz,
+	OUT horizon timestamptz,
+	OUT seen_bytes_hot bigint, OUT seen_bytes_filters bigint, OUT seen_bytes_fences bigint)
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_counters';
+COMMENT ON FUNCTION revenue_sink.counters(text) IS 'what stat_sink shows of a sink''s tables and shared memory';
+
+CREATE FUNCTION revenue_sink.pool_usage(
+	OUT bytes bigint, OUT used_bytes bigint, OUT sinks integer, OUT max_sinks integer,
+	OUT hot_bytes bigint, OUT filter_bytes bigint, OUT fence_bytes bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_pool_usage';
+COMMENT ON FUNCTION revenue_sink.pool_usage() IS 'what the view stat_pool shows';
+
 CREATE FUNCTION revenue_sink.may_see(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_see';
 COMMENT ON FUNCTION revenue_sink.may_see(text) IS
 	'may the current user read or write the sink, or does the user own it?';
+
+CREATE FUNCTION revenue_sink.may_watch(sink text)
+RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_watch';
+COMMENT ON FUNCTION revenue_sink.may_watch(text) IS
+	'may the current user see counters of the sink, as whoever reads all statistics may?';
 
 CREATE FUNCTION revenue_sink.may_dispose(sink text)
 RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_may_dispose';
@@ -285,14 +309,21 @@ CREATE OR REPLACE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 		c.seen_bytes_memory, c.unmerged_deltas,
 		c.last_merge, c.index_state, c.index_percent, c.stats_since,
 		t.retained_from, t.removed, t.discarded,
-		u.letters AS unresolved_letters, u.oldest AS oldest_unresolved
+		u.letters AS unresolved_letters, u.oldest AS oldest_unresolved,
+		c.seen_bytes_hot, c.seen_bytes_filters, c.seen_bytes_fences
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c
 		CROSS JOIN LATERAL revenue_sink.unresolved(s.name) u
-	WHERE revenue_sink.may_see(s.name);
+	WHERE revenue_sink.may_watch(s.name);
 COMMENT ON VIEW revenue_sink.stat_sink IS
 	'counters since stats_since, and the state of each sink that the current user may see';
+
+CREATE VIEW revenue_sink.stat_pool WITH (security_barrier) AS
+	SELECT bytes, used_bytes, sinks, max_sinks, hot_bytes, filter_bytes, fence_bytes
+	FROM revenue_sink.pool_usage();
+COMMENT ON VIEW revenue_sink.stat_pool IS
+	'the server''s shared memory for seen events, for whoever may read all statistics';
 
 CREATE VIEW revenue_sink.dead_letter WITH (security_barrier) AS
 	SELECT s.name AS sink, d.reason, d.order_id, d.event_id, d.event_time, d.amount, d.group_key,
@@ -337,19 +368,19 @@ CREATE OR REPLACE VIEW revenue_sink.writer WITH (security_barrier) AS
 				sum(events)::bigint AS events, max(newest) AS newest, max(ended_at) AS ended_at
 				FROM revenue_sink.ledger b
 				WHERE b.sink_id = w.sink_id AND b.job = w.job AND b.writer = w.writer) b ON true
-	WHERE revenue_sink.may_see(s.name);
+	WHERE revenue_sink.may_watch(s.name);
 COMMENT ON VIEW revenue_sink.writer IS 'the writers of each sink, their epochs and last batches';
 
 CREATE OR REPLACE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	SELECT s.name AS sink, p.job, p.writer, p.epoch, p.number, p.gid, p.prepared_at,
 		clock_timestamp() - p.prepared_at AS age, p.events, p.state
 	FROM revenue_sink.sink_catalog s CROSS JOIN LATERAL revenue_sink.prepared_batches(s.name) p
-	WHERE revenue_sink.may_see(s.name);
+	WHERE revenue_sink.may_watch(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
 
-REVOKE ALL ON revenue_sink.settled_event, revenue_sink.resolved_event, revenue_sink.dead_letter, revenue_sink.settled
-	FROM PUBLIC;
-GRANT SELECT ON revenue_sink.dead_letter, revenue_sink.settled TO PUBLIC;
+REVOKE ALL ON revenue_sink.settled_event, revenue_sink.resolved_event, revenue_sink.dead_letter, revenue_sink.settled,
+	revenue_sink.stat_pool FROM PUBLIC;
+GRANT SELECT ON revenue_sink.dead_letter, revenue_sink.settled, revenue_sink.stat_pool TO PUBLIC;
 
 -- Comments on what was there in 1.0, and is described in other words now.
 COMMENT ON TABLE revenue_sink.decision IS 'decisions on prepared batches, to commit or to roll back';
@@ -389,7 +420,7 @@ COMMENT ON FUNCTION revenue_sink.start_worker() IS
 COMMENT ON FUNCTION revenue_sink."check"(text) IS
 	'compare index, pages, revenue and ledger: one row per disagreement. For the sink''s owner';
 
-DROP FUNCTION revenue_sink.may_see(regclass, regclass);
+DROP FUNCTION revenue_sink.may_see(regclass, regclass), revenue_sink.former_counters(text);
 ALTER TABLE revenue_sink.sink_catalog DROP COLUMN fact, DROP COLUMN ingest, DROP COLUMN seen, DROP COLUMN spill,
 	DROP COLUMN delta, DROP COLUMN total;
 

@@ -66,7 +66,7 @@ define_settings(void)
 {
 	DefineCustomIntVariable("revenue_sink.dedup_memory",
 							"Sets the amount of shared memory for seen events.",
-							"All sinks share this memory. An event takes some 2.5 bytes, and the newest ones 13; events without room in memory are looked up on disk.",
+							"All sinks share this memory. A new event takes some 13 bytes, and later less than half of that; events without room in memory are looked up on disk.",
 							&rsink_dedup_memory, 256 * 1024, 1024, INT_MAX,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("revenue_sink.max_sinks",

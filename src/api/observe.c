@@ -28,8 +28,8 @@
 #include "apply/fingerprint.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
+#include "seen/pool.h"
 #include "seen/seen.h"
-#include "seen/seen_index.h"
 #include "seen/seen_page.h"
 #include "sink/choice.h"
 #include "sink/relations.h"
@@ -40,7 +40,9 @@
 PG_FUNCTION_INFO_V1(revenue_sink_seen);
 PG_FUNCTION_INFO_V1(revenue_sink_counters);
 PG_FUNCTION_INFO_V1(revenue_sink_may);
+PG_FUNCTION_INFO_V1(revenue_sink_pool_usage);
 PG_FUNCTION_INFO_V1(revenue_sink_may_see);
+PG_FUNCTION_INFO_V1(revenue_sink_may_watch);
 PG_FUNCTION_INFO_V1(revenue_sink_may_dispose);
 PG_FUNCTION_INFO_V1(revenue_sink_relation_of);
 
@@ -118,9 +120,9 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(found);
 }
 
-/* May the current user see the sink that has these two views? */
+/* Has the current user this right on the sink that has these two views? */
 static bool
-may_see(Oid fact, Oid ingest)
+may(Oid fact, Oid ingest, RsinkRight right)
 {
 	RsinkSink	sink;
 
@@ -128,7 +130,7 @@ may_see(Oid fact, Oid ingest)
 	sink.fact = fact;
 	sink.ingest = ingest;
 	return get_rel_name(fact) != NULL && get_rel_name(ingest) != NULL &&
-		rsink_sink_allows(&sink, RSINK_MAY_READ);
+		rsink_sink_allows(&sink, right);
 }
 
 /*
@@ -142,7 +144,16 @@ revenue_sink_may_see(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
-	PG_RETURN_BOOL(may_see(sink->fact, sink->ingest));
+	PG_RETURN_BOOL(may(sink->fact, sink->ingest, RSINK_MAY_READ));
+}
+
+/* may_watch(sink) -> boolean, likewise, for those of the views that show no event */
+Datum
+revenue_sink_may_watch(PG_FUNCTION_ARGS)
+{
+	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	PG_RETURN_BOOL(may(sink->fact, sink->ingest, RSINK_MAY_WATCH));
 }
 
 /*
@@ -179,7 +190,7 @@ revenue_sink_relation_of(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_may(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(may_see(PG_GETARG_OID(0), PG_GETARG_OID(1)));
+	PG_RETURN_BOOL(may(PG_GETARG_OID(0), PG_GETARG_OID(1), RSINK_MAY_READ));
 }
 
 /*
@@ -192,11 +203,12 @@ revenue_sink_may(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_counters(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
-	Datum		values[RSINK_NSTATS + 8] = {0};
-	bool		nulls[RSINK_NSTATS + 8];
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_WATCH);
+	Datum		values[RSINK_NSTATS + 11] = {0};
+	bool		nulls[RSINK_NSTATS + 11];
 	RsinkShared *shared = sink->problem == RSINK_READY ? sink->shared : NULL;
 	int			n = RSINK_NSTATS;
+	RsinkBytes	bytes = {0};
 	RsinkSpi	spi;
 
 	memset(nulls, shared == NULL, sizeof(nulls));
@@ -216,8 +228,8 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		LWLockAcquire(&shared->lock, LW_SHARED);
 		for (int i = 0; i < RSINK_NSTATS; i++)
 			values[i] = Int64GetDatum((int64) pg_atomic_read_u64(&shared->stat[i]));
-		values[n++] = Int64GetDatum((int64) (rsink_index_bytes(&shared->index) + rsink_runs_bytes(&shared->runs) +
-												  rsink_slices_bytes(&shared->slices)));
+		rsink_shared_bytes(shared, &bytes);
+		values[n++] = Int64GetDatum((int64) (bytes.hot + bytes.filters + bytes.fences));
 		nulls[n] = pg_atomic_read_u64(&shared->last_merge) == 0;
 		values[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&shared->last_merge));
 		values[n++] = CStringGetTextDatum(sink->mode == RSINK_TOTALS ? "none" :
@@ -230,7 +242,39 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		values[n++] = TimestampTzGetDatum(shared->stats_since);
 		nulls[n] = TIMESTAMP_NOT_FINITE(shared->horizon);
 		values[n++] = TimestampTzGetDatum(shared->horizon);
+		values[n++] = Int64GetDatum((int64) bytes.hot);
+		values[n++] = Int64GetDatum((int64) bytes.filters);
+		values[n++] = Int64GetDatum((int64) bytes.fences);
 		LWLockRelease(&shared->lock);
 	}
 	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
+}
+
+/*
+ * pool_usage() -> the row of the view stat_pool
+ *
+ * What the server's memory for seen events is used for. Returns no row to whoever lacks
+ * the rights of pg_read_all_stats, nor where the library isn't preloaded. Takes the
+ * sink locks in shared mode, one after another.
+ */
+Datum
+revenue_sink_pool_usage(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	RsinkBytes	bytes = {0};
+	Datum		values[7];
+	bool		nulls[7] = {false};
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!rsink_reads_all_stats() || !rsink_is_preloaded())
+		return (Datum) 0;
+	values[0] = Int64GetDatum((int64) rsink_pool_total_bytes());
+	values[1] = Int64GetDatum((int64) rsink_pool_used_bytes());
+	values[2] = Int32GetDatum(rsink_shared_bytes_of_all(&bytes));
+	values[3] = Int32GetDatum(rsink_max_sinks);
+	values[4] = Int64GetDatum((int64) bytes.hot);
+	values[5] = Int64GetDatum((int64) bytes.filters);
+	values[6] = Int64GetDatum((int64) bytes.fences);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	return (Datum) 0;
 }

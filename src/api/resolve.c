@@ -360,7 +360,7 @@ revenue_sink_resolve(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_unresolved(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_WATCH);
 	Datum		values[2] = {0};
 	bool		nulls[2] = {false};
 	RsinkSpi	spi;

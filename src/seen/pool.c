@@ -13,6 +13,11 @@
  */
 #include "postgres.h"
 
+#ifndef WIN32
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include "port/pg_bitutils.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
@@ -60,6 +65,23 @@ rsink_pool_shmem_size(void)
 }
 
 /*
+ * Ask for huge pages for the chunks, which are read at random, where the kernel can give
+ * them to shared memory that isn't made of huge pages already. If the kernel knows nothing
+ * of that, nothing changes. Processes that the postmaster forks inherit the request.
+ */
+static void
+advise_huge_pages(void)
+{
+#ifdef MADV_HUGEPAGE
+	uintptr_t	page = (uintptr_t) sysconf(_SC_PAGESIZE);
+	uintptr_t	start = TYPEALIGN(page, (uintptr_t) rsink_pool->chunks);
+	uintptr_t	end = TYPEALIGN_DOWN(page, (uintptr_t) rsink_chunk(rsink_pool->nchunks));
+
+	(void) madvise((void *) start, end - start, MADV_HUGEPAGE);
+#endif
+}
+
+/*
  * Attach to the pool, and create it if this is the first time. Caller holds
  * AddinShmemInitLock.
  */
@@ -81,6 +103,7 @@ rsink_pool_shmem_init(void)
 	rsink_pool->first_free = 0;
 	for (uint32 i = 0; i < rsink_pool->nchunks; i++)
 		rsink_pool->info[i].next = i + 1 < rsink_pool->nchunks ? i + 1 : RSINK_NO_CHUNK;
+	advise_huge_pages();
 }
 
 /*
@@ -138,4 +161,21 @@ rsink_pool_free(void)
 
 	return nfree <= rsink_pool->nkept ? 0 :
 		(double) (nfree - rsink_pool->nkept) * (double) rsink_pool->chunk_bytes / rsink_pool_bytes();
+}
+
+/* The bytes of all chunks. */
+Size
+rsink_pool_total_bytes(void)
+{
+	return rsink_pool->nchunks * rsink_pool->chunk_bytes;
+}
+
+/*
+ * The bytes of the pool that are in use; read without a lock, so they may be slightly
+ * outdated.
+ */
+Size
+rsink_pool_used_bytes(void)
+{
+	return (rsink_pool->nchunks - rsink_pool->nfree) * rsink_pool->chunk_bytes;
 }

@@ -53,6 +53,8 @@ extern uint32 rsink_chunk_alloc(uint32 leave);
 extern void rsink_chunk_free(uint32 chunk);
 extern double rsink_pool_bytes(void);
 extern double rsink_pool_free(void);
+extern Size rsink_pool_total_bytes(void);
+extern Size rsink_pool_used_bytes(void);
 
 /* The address of a chunk. */
 static inline void *

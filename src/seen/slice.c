@@ -458,18 +458,18 @@ rsink_slices_lead(RsinkSlices *slices, RsinkSliceAnswer *answer, int from)
 	answer->ncandidates = kept;
 }
 
-/* Shared memory that the slices occupy, in bytes. Takes the slices lock in share mode. */
-Size
-rsink_slices_bytes(RsinkSlices *slices)
+/*
+ * Add the shared memory that the slices occupy, in bytes, to what it is for. Takes the
+ * slices lock in share mode.
+ */
+void
+rsink_slices_bytes(RsinkSlices *slices, Size *filters, Size *fences)
 {
-	Size		bytes = 0;
-
 	LWLockAcquire(&slices->lock, LW_SHARED);
 	for (uint32 i = 0; i < slices->n; i++)
-		bytes += rsink_extent_bytes(&slices->slice[i].extent);
+		*fences += rsink_extent_bytes(&slices->slice[i].extent);
 	for (int i = 0; i < RSINK_MAX_GROUPS; i++)
 		if (slices->group[i].nslices > 0)
-			bytes += rsink_extent_bytes(&slices->group[i].extent);
+			*filters += rsink_extent_bytes(&slices->group[i].extent);
 	LWLockRelease(&slices->lock);
-	return bytes;
 }

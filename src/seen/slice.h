@@ -96,6 +96,6 @@ extern bool rsink_group_enter(RsinkSlices *slices, const RsinkSlice *slice, cons
 extern void rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n, RsinkSliceAnswer *answer);
 extern void rsink_slices_add(RsinkSliceAnswer *answer, const RsinkCandidate *candidate);
 extern void rsink_slices_lead(RsinkSlices *slices, RsinkSliceAnswer *answer, int from);
-extern Size rsink_slices_bytes(RsinkSlices *slices);
+extern void rsink_slices_bytes(RsinkSlices *slices, Size *filters, Size *fences);
 
 #endif							/* RSINK_SLICE_H */

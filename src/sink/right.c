@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -41,6 +42,13 @@ bool
 rsink_owns_extension(void)
 {
 	return has_privs_of_role(GetUserId(), rsink_relation_owner(rsink_catalog_relid("sink_catalog")));
+}
+
+/* Has the current user the rights of pg_read_all_stats, as members of pg_monitor do? */
+bool
+rsink_reads_all_stats(void)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 }
 
 /*
@@ -103,6 +111,8 @@ rsink_sink_allows(const RsinkSink *sink, RsinkRight right)
 		case RSINK_MAY_LOOK:
 			return has_privilege(sink->fact, ACL_SELECT) || has_privilege(sink->ingest, ACL_INSERT) ||
 				owns(sink->ingest) || owns(sink->total);
+		case RSINK_MAY_WATCH:
+			return rsink_sink_allows(sink, RSINK_MAY_LOOK) || rsink_reads_all_stats();
 		case RSINK_IS_OWNER:
 			return owns(sink->ingest);
 	}

@@ -16,12 +16,15 @@ typedef enum RsinkRight
 	RSINK_MAY_READ,				/* SELECT on the fact view, or RSINK_MAY_APPLY, or
 								 * ownership of a relation */
 	RSINK_MAY_LOOK,				/* as RSINK_MAY_READ, whatever the sink's problem */
+	RSINK_MAY_WATCH,			/* RSINK_MAY_LOOK, or the rights of pg_read_all_stats;
+								 * not for what shows events */
 	RSINK_IS_OWNER				/* owns the ingest view */
 } RsinkRight;
 
 struct RsinkSink;
 
 extern bool rsink_owns_extension(void);
+extern bool rsink_reads_all_stats(void);
 extern bool rsink_may_dispose(const struct RsinkSink *sink);
 extern bool rsink_sink_allows(const struct RsinkSink *sink, RsinkRight right);
 extern void rsink_require_owner(const struct RsinkSink *sink);

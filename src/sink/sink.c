@@ -366,7 +366,7 @@ static void
 require_ready(RsinkSink *sink, RsinkRight right)
 {
 	if (sink->problem == RSINK_READY || right == RSINK_MAY_ANYTHING || right == RSINK_MAY_LOOK ||
-		(sink->problem == RSINK_COPY && right == RSINK_MAY_READ))
+		right == RSINK_MAY_WATCH || (sink->problem == RSINK_COPY && right == RSINK_MAY_READ))
 		return;
 	if (sink->problem == RSINK_ASLEEP && rsink_home_missing(sink, false) == NULL)
 	{
@@ -384,8 +384,8 @@ require_ready(RsinkSink *sink, RsinkRight right)
  *
  * The result may be used until the end of the transaction, but its contents follow
  * what is committed to the catalog meanwhile. ->shared is NULL on a standby and if
- * the library isn't preloaded. With RSINK_MAY_READ, RSINK_MAY_LOOK and
- * RSINK_MAY_ANYTHING the sink may have a problem; then ->shared must not be used.
+ * the library isn't preloaded. With RSINK_MAY_READ, RSINK_MAY_LOOK,
+ * RSINK_MAY_WATCH and RSINK_MAY_ANYTHING the sink may have a problem; then ->shared must not be used.
  *
  * Raises undefined_object for an unknown sink, insufficient_privilege if the right
  * is missing, undefined_table if a relation is, object_not_in_prerequisite_state for

@@ -369,6 +369,41 @@ rsink_shared_activity(Oid db)
 	return sum;
 }
 
+/*
+ * Add the memory that the sink of a slot takes to what it is for. Caller holds the sink
+ * lock, in share mode at least. Takes the slices lock in share mode.
+ */
+void
+rsink_shared_bytes(RsinkShared *shared, RsinkBytes *bytes)
+{
+	bytes->hot += rsink_index_bytes(&shared->index) + rsink_runs_bytes(&shared->runs);
+	rsink_slices_bytes(&shared->slices, &bytes->filters, &bytes->fences);
+}
+
+/*
+ * Add the memory that the sinks of all databases take to what it is for. Returns how
+ * many sinks have a slot. Takes the sink locks in share mode, one after another.
+ */
+int
+rsink_shared_bytes_of_all(RsinkBytes *bytes)
+{
+	int			taken = 0;
+
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		if (OidIsValid(shared->db))
+		{
+			taken++;
+			rsink_shared_bytes(shared, bytes);
+		}
+		LWLockRelease(&shared->lock);
+	}
+	return taken;
+}
+
 /* Release all slots of a database that has been dropped. */
 void
 rsink_release_database(Oid db)

@@ -92,6 +92,14 @@ typedef struct RsinkShared
 	TimestampTz stats_since;
 } RsinkShared;
 
+/* Bytes of the pool, by what they are for. */
+typedef struct RsinkBytes
+{
+	Size		hot;			/* the index and runs */
+	Size		filters;		/* tables of tags, which filter the slices */
+	Size		fences;
+} RsinkBytes;
+
 struct RsinkSink;
 
 extern int	rsink_max_sinks;
@@ -109,6 +117,8 @@ extern void rsink_release_gone(void);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);
 extern uint64 rsink_shared_activity(Oid db);
+extern void rsink_shared_bytes(RsinkShared *shared, RsinkBytes *bytes);
+extern int	rsink_shared_bytes_of_all(RsinkBytes *bytes);
 extern int64 rsink_next_sequence(struct RsinkSink *sink, int64 *previous);
 
 #endif							/* RSINK_SLOT_H */

@@ -468,7 +468,7 @@ revenue_sink_commit_checkpoint(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_prepared(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_LOOK);
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_WATCH);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *lc;
 

@@ -71,7 +71,7 @@ INSERT INTO contract VALUES
 		'INOUT committed bigint DEFAULT NULL::bigint', NULL, 'v');
 -- Not in the contract: what views, triggers, merging and the install script call.
 CREATE TEMPORARY TABLE internal (name text);
-INSERT INTO internal VALUES ('ingest'), ('counters'), ('may_see'), ('may_dispose'), ('prepared_batches'), ('start_worker'),
+INSERT INTO internal VALUES ('ingest'), ('counters'), ('pool_usage'), ('may_see'), ('may_watch'), ('may_dispose'), ('prepared_batches'), ('start_worker'),
 	('refuse_write'), ('sink_problem'), ('relation_of'), ('note_copy'), ('stands'), ('stands_support'),
 	('revenue_of'), ('events_of'), ('winner_of'), ('winner'), ('unresolved');
 
@@ -110,7 +110,10 @@ FROM (VALUES
 		'batches bigint, horizon timestamp with time zone, watermark timestamp with time zone, seen_events bigint, '
 		'seen_bytes_disk bigint, seen_bytes_memory bigint, unmerged_deltas bigint, last_merge timestamp with time zone, '
 		'index_state text, index_percent real, stats_since timestamp with time zone, retained_from timestamp with time zone, '
-		'removed bigint, discarded bigint, unresolved_letters bigint, oldest_unresolved timestamp with time zone'),
+		'removed bigint, discarded bigint, unresolved_letters bigint, oldest_unresolved timestamp with time zone, '
+		'seen_bytes_hot bigint, seen_bytes_filters bigint, seen_bytes_fences bigint'),
+	('stat_pool', 'bytes bigint, used_bytes bigint, sinks integer, max_sinks integer, hot_bytes bigint, filter_bytes bigint, '
+		'fence_bytes bigint'),
 	('writer', 'sink text, job text, writer text, epoch bigint, opened_at timestamp with time zone, last_number bigint, '
 		'events bigint, newest_event_time timestamp with time zone, last_batch_at timestamp with time zone'),
 	('rejected_event', 'sink text, reason text, order_id text, event_id text, event_time timestamp with time zone, '
@@ -123,7 +126,7 @@ FROM (VALUES
 	('settled', 'sink text, order_id text, event_id text, answer text, settled_at timestamp with time zone'),
 	('prepared', 'sink text, job text, writer text, epoch bigint, number bigint, gid text, '
 		'prepared_at timestamp with time zone, age interval, events bigint, state text')) AS v (name, columns);
-SELECT views_are('revenue_sink', ARRAY['sink', 'stat_sink', 'writer', 'dead_letter', 'rejected_event', 'deferred', 'settled', 'prepared']);
+SELECT views_are('revenue_sink', ARRAY['sink', 'stat_sink', 'stat_pool', 'writer', 'dead_letter', 'rejected_event', 'deferred', 'settled', 'prepared']);
 SELECT is_empty($$ SELECT relname FROM pg_class WHERE relnamespace = 'revenue_sink'::regnamespace AND relkind = 'v'
 	AND NOT coalesce('security_barrier=true' = ANY (reloptions), false) $$, 'each view is a security barrier');
 
@@ -213,7 +216,7 @@ SELECT set_eq($$ SELECT name FROM function WHERE NOT has_function_privilege('reg
 	ARRAY['start_worker', 'ingest', 'refuse_write', 'winner'], 'others may not call functions that ask for no privilege of a sink, or mark its views');
 SET LOCAL ROLE regress_surface;
 SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to a role without privileges', v))
-FROM unnest('{sink,stat_sink,writer,dead_letter,rejected_event,deferred,settled,prepared}'::text[]) AS v;
+FROM unnest('{sink,stat_sink,stat_pool,writer,dead_letter,rejected_event,deferred,settled,prepared}'::text[]) AS v;
 RESET ROLE;
 
 --

@@ -18,6 +18,17 @@ revenue_sink.worker_interval = '100ms'
 ));
 create_sink($node, 'postgres');
 
+# The kernel, if it can be asked for huge pages, has been asked for them.
+SKIP:
+{
+	my $pid = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	my $maps = eval { slurp_file("/proc/$pid/smaps") } // '';
+
+	skip 'this system has no huge pages for memory that is advised', 1
+	  if !-e '/sys/kernel/mm/transparent_hugepage' || $maps !~ /^VmFlags:/m;
+	like($maps, qr/^VmFlags:.* hg\b/m, 'huge pages are advised');
+}
+
 # Apply the events from .. to in calls of 10,000; returns the counts of all calls.
 $node->safe_psql('postgres', q(
 CREATE FUNCTION feed(from_id int, to_id int) RETURNS text LANGUAGE sql AS $$

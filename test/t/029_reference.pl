@@ -15,8 +15,8 @@ use Test::More;
 
 # Everybody may execute these functions, because views call them, but they are no
 # part of the contract.
-my @INTERNAL = qw(counters events_of may_dispose may_see note_copy prepared_batches relation_of
-  revenue_of sink_problem stands stands_support unresolved winner_of);
+my @INTERNAL = qw(counters events_of may_dispose may_see may_watch note_copy pool_usage prepared_batches
+  relation_of revenue_of sink_problem stands stands_support unresolved winner_of);
 
 # Only the extension's owner may execute these: functions of triggers, and those
 # that the install script and merging call.

@@ -63,6 +63,8 @@ sub is_whole
 	is(sql('SELECT sum(events), sum(revenue) FROM fact_revenue_1m', $where), "$n|$n", "$name: each event counts once");
 	is(sql($seen, $where), $n, "$name: each event is remembered once");
 	is(sql($check, $where), '', "$name: check() finds nothing");
+	is(sql('SELECT bool_and(seen_bytes_hot + seen_bytes_filters + seen_bytes_fences = seen_bytes_memory) FROM revenue_sink.stat_sink', $where),
+		't', "$name: the kinds of memory add up");
 	return;
 }
 
@@ -71,6 +73,10 @@ my $n = 200_000;
 is(sql(feed(0, $n)), "$n|0|0|0|0", 'events are applied');
 wait_for('most events are sealed', "(SELECT count(*) >= 2 AND sum(events) >= $n - $hot FROM $table{slice})");
 is_whole($n, 'sealed');
+is(sql('SELECT seen_bytes_hot > 0, seen_bytes_filters > 0, seen_bytes_fences > 0 FROM revenue_sink.stat_sink'), 't|t|t',
+	'memory is used for each of the three kinds');
+wait_for('what the server uses is what its sink uses', '(SELECT (sinks, used_bytes, hot_bytes, filter_bytes, fence_bytes)
+	= (1, seen_bytes_memory, seen_bytes_hot, seen_bytes_filters, seen_bytes_fences) FROM revenue_sink.stat_pool, revenue_sink.stat_sink)');
 is(sql("SELECT (SELECT sum(events) FROM $table{seen}) + ($sealed)"), $n, 'an event is either in a page row or in a slice');
 is(sql("SELECT count(*) FROM generate_series(0, $n - 1) i WHERE NOT revenue_sink.seen('s', 'o' || i / 3, 'e' || i)"), '0',
 	'seen() knows all of them');
@@ -273,6 +279,8 @@ foreach my $kb (1024, 1536, 2048)
 	is(sql(feed(0, 1000)), '0|1000|0|0|0', "$kb kB, right after a restart: events are duplicates");
 	wait_for('the worker has nothing more to load', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND query LIKE 'pack%')");
 	is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", "$kb kB: events of all slices are duplicates");
+	is(sql('SELECT used_bytes = hot_bytes + filter_bytes + fence_bytes AND used_bytes <= bytes FROM revenue_sink.stat_pool'), 't',
+		"$kb kB: the kinds of memory add up to what is used");
 }
 $node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '3MB'");
 $node->restart;
@@ -345,6 +353,7 @@ is(sql(feed(0, 3 * $hot), $standby), 3 * $hot . '|0|0|0|0', 'late events are app
 wait_for('they are forgotten', "($seen) = 1", $standby);
 is(sql($check, $standby), '', 'late events: check() finds nothing');
 sql("SELECT revenue_sink.drop_sink('s')", $standby);
+wait_for('all memory has come back', '(SELECT (sinks, used_bytes) = (0, 0) FROM revenue_sink.stat_pool)', $standby);
 
 # Twenty sinks share the memory, which is too small for the events of all.
 my ($sinks, $each) = (20, 20_000);
