@@ -223,6 +223,12 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_unresolved';
 COMMENT ON FUNCTION revenue_sink.unresolved(text) IS
 	'how many dead letters nobody has resolved, and when the oldest arrived; for the view stat_sink';
 
+CREATE FUNCTION revenue_sink.explain_event(sink text, order_id text, event_id text)
+RETURNS TABLE (fact text, since timestamptz, late_by interval, gid text, detail text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_explain_event';
+COMMENT ON FUNCTION revenue_sink.explain_event(text, text, text) IS
+	'what the sink knows of an event: is it counted, and which copies are deferred, settled or dead letters?';
+
 -- The view stat_sink still calls the old one.
 ALTER FUNCTION revenue_sink.counters(text) RENAME TO former_counters;
 CREATE FUNCTION revenue_sink.counters(

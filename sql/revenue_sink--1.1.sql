@@ -440,6 +440,12 @@ RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_seen';
 COMMENT ON FUNCTION revenue_sink.seen(text, text, text) IS
 	'is this event counted and not expired, by what is committed or by this transaction?';
 
+CREATE FUNCTION revenue_sink.explain_event(sink text, order_id text, event_id text)
+RETURNS TABLE (fact text, since timestamptz, late_by interval, gid text, detail text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_explain_event';
+COMMENT ON FUNCTION revenue_sink.explain_event(text, text, text) IS
+	'what the sink knows of an event: is it counted, and which copies are deferred, settled or dead letters?';
+
 CREATE FUNCTION revenue_sink."check"(sink text)
 RETURNS TABLE (problem text)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_check';

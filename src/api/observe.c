@@ -7,16 +7,13 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -24,13 +21,12 @@
 
 #include "api/argument.h"
 #include "apply/encoding.h"
-#include "apply/event.h"
 #include "apply/fingerprint.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
 #include "seen/pool.h"
 #include "seen/seen.h"
-#include "seen/seen_page.h"
+#include "seen/seen_find.h"
 #include "sink/choice.h"
 #include "sink/relations.h"
 #include "sink/right.h"
@@ -47,52 +43,12 @@ PG_FUNCTION_INFO_V1(revenue_sink_may_dispose);
 PG_FUNCTION_INFO_V1(revenue_sink_relation_of);
 
 /*
- * Look for an event in all page rows that the active snapshot sees. This is slow,
- * but needs no shared memory.
- */
-static bool
-seen_by_scan(const RsinkSink *sink, const RsinkFingerprint *fp)
-{
-	Relation	rel = table_open(sink->seen, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
-	bool		found = false;
-	HeapTuple	tuple;
-
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		RsinkPage	page;
-
-		CHECK_FOR_INTERRUPTS();
-		rsink_page_deform(RelationGetDescr(rel), tuple, &page);
-		found = rsink_page_find(&page, fp) >= 0;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
-}
-
-/* Compute the identity of an event. Returns false if no event can have such ids. */
-static bool
-event_identity(const RsinkSink *sink, const text *order_id, const text *event_id, RsinkFingerprint *fp)
-{
-	int32		order_len = VARSIZE_ANY_EXHDR(order_id);
-	int32		event_len = VARSIZE_ANY_EXHDR(event_id);
-	const char *order = rsink_hashed_text(sink, VARDATA_ANY(order_id), &order_len);
-	const char *event = rsink_hashed_text(sink, VARDATA_ANY(event_id), &event_len);
-
-	if (order == NULL || event == NULL || order_len > RSINK_ID_MAX || event_len > RSINK_ID_MAX)
-		return false;
-	rsink_fingerprint_id(sink->key, order, order_len, event, event_len, fp);
-	return true;
-}
-
-/*
  * seen(sink, order_id, event_id) -> boolean
  *
  * Has this event been counted, by a transaction that is committed now or by the
  * current one? Where there is no index (on a standby, in a copy, or without the
  * library preloaded), this reads the whole table of page rows in the statement's
- * snapshot. Takes AccessShareLock on that table.
+ * snapshot. Takes AccessShareLock on that table, and on those of sealed slices.
  */
 Datum
 revenue_sink_seen(PG_FUNCTION_ARGS)
@@ -110,10 +66,10 @@ revenue_sink_seen(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	order_id = PG_GETARG_TEXT_PP(1);
 	event_id = PG_GETARG_TEXT_PP(2);
-	if (!event_identity(sink, order_id, event_id, &fp))
+	if (!rsink_event_identity(sink, order_id, event_id, &fp))
 		PG_RETURN_BOOL(false);
 	if (sink->shared == NULL || sink->problem != RSINK_READY)
-		PG_RETURN_BOOL(seen_by_scan(sink, &fp));
+		PG_RETURN_BOOL(rsink_seen_scan(sink, &fp, GetActiveSnapshot()));
 	rsink_seen_begin(&seen, sink, false);
 	found = rsink_seen_state(&seen, &fp, &payload) == RSINK_ROW_COUNTED;
 	rsink_seen_end(&seen);

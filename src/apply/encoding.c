@@ -20,6 +20,7 @@
 
 #include "apply/encoding.h"
 #include "apply/event.h"
+#include "apply/fingerprint.h"
 #include "core/compat.h"
 #include "sink/sink.h"
 
@@ -84,4 +85,19 @@ rsink_hashed_text(const RsinkSink *sink, const char *text, int32 *len)
 		return NULL;
 	*len = (int32) strlen(converted);
 	return converted;
+}
+
+/* Compute the identity of an event. Returns false if no event can have such ids. */
+bool
+rsink_event_identity(const RsinkSink *sink, const text *order_id, const text *event_id, RsinkFingerprint *fp)
+{
+	int32		order_len = VARSIZE_ANY_EXHDR(order_id);
+	int32		event_len = VARSIZE_ANY_EXHDR(event_id);
+	const char *order = rsink_hashed_text(sink, VARDATA_ANY(order_id), &order_len);
+	const char *event = rsink_hashed_text(sink, VARDATA_ANY(event_id), &event_len);
+
+	if (order == NULL || event == NULL || order_len > RSINK_ID_MAX || event_len > RSINK_ID_MAX)
+		return false;
+	rsink_fingerprint_id(sink->key, order, order_len, event, event_len, fp);
+	return true;
 }

@@ -476,8 +476,6 @@ revenue_sink_prepared(PG_FUNCTION_ARGS)
 	foreach(lc, rsink_prepared_list(sink, NULL, NULL))
 	{
 		RsinkPrepared *p = lfirst(lc);
-		bool		rolls_back = p->decision == RSINK_ROLLBACK ||
-			(p->decision == RSINK_UNDECIDED && p->fenced);
 		Datum		values[8];
 		bool		nulls[8] = {false};
 
@@ -488,8 +486,7 @@ revenue_sink_prepared(PG_FUNCTION_ARGS)
 		values[4] = CStringGetTextDatum(p->gid);
 		values[5] = TimestampTzGetDatum(p->prepared_at);
 		values[6] = Int64GetDatum(p->events);
-		values[7] = CStringGetTextDatum(p->decision == RSINK_COMMIT ? "committing" :
-										rolls_back ? "rolling back" : "in doubt");
+		values[7] = CStringGetTextDatum(rsink_prepared_state(p));
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

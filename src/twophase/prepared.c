@@ -133,6 +133,19 @@ rsink_prepared_count(void)
 	return prepared_xacts(NULL);
 }
 
+/* Fill in what else there is to know of a prepared transaction, which may run a batch. */
+static void
+fill_in(const RsinkSink *sink, RsinkPrepared *p, const PreparedXact *x)
+{
+	p->gid = x->gid;
+	p->owner = x->owner;
+	p->prepared_at = x->prepared_at;
+	if (p->job == NULL)
+		return;
+	p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number, p->xid);
+	p->fenced = p->epoch < rsink_epoch_current(sink->id, p->job, p->writer);
+}
+
 /* Fill in what else there is to know of those still prepared; drop the others. */
 static List *
 complete(const RsinkSink *sink, List *batches)
@@ -154,11 +167,7 @@ complete(const RsinkSink *sink, List *batches)
 
 		if (x == NULL)
 			continue;
-		p->gid = x->gid;
-		p->owner = x->owner;
-		p->prepared_at = x->prepared_at;
-		p->decision = rsink_decision(sink, p->job, p->writer, p->epoch, p->number, p->xid);
-		p->fenced = p->epoch < rsink_epoch_current(sink->id, p->job, p->writer);
+		fill_in(sink, p, x);
 		result = lappend(result, p);
 	}
 	return result;
@@ -244,6 +253,40 @@ rsink_prepared_find(const RsinkGid *gid)
 	List	   *found = complete(gid->sink, find_in_progress(keys, rsink_gid_keys(gid, keys), gid));
 
 	return found == NIL ? NULL : linitial(found);
+}
+
+/*
+ * What is known of an unfinished transaction, given by its top-level id. ->job is NULL
+ * unless the transaction runs a batch of the sink; ->gid is NULL unless it is prepared,
+ * and on a standby, which has no list of what is prepared.
+ */
+RsinkPrepared *
+rsink_unfinished_find(const RsinkSink *sink, TransactionId xid)
+{
+	ScanKeyData keys[RSINK_LEDGER_KEYS];
+	List	   *batches = find_in_progress(keys, rsink_ledger_keys(sink->id, NULL, NULL, keys), NULL);
+	RsinkPrepared *result = palloc0(sizeof(RsinkPrepared));
+	PreparedXact *xacts = palloc(max_prepared_xacts * sizeof(PreparedXact));
+	PreparedXact wanted = {.xid = xid};
+	PreparedXact *x = bsearch(&wanted, xacts, prepared_xacts(xacts), sizeof(PreparedXact), compare_xids);
+	ListCell   *lc;
+
+	result->xid = xid;
+	foreach(lc, batches)
+		if (((RsinkPrepared *) lfirst(lc))->xid == xid)
+			result = lfirst(lc);
+	if (x != NULL)
+		fill_in(sink, result, x);
+	return result;
+}
+
+/* The state of a prepared batch, as the view prepared shows it. */
+const char *
+rsink_prepared_state(const RsinkPrepared *p)
+{
+	if (p->decision == RSINK_COMMIT)
+		return "committing";
+	return p->decision == RSINK_ROLLBACK || p->fenced ? "rolling back" : "in doubt";
 }
 
 /*

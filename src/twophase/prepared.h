@@ -34,6 +34,8 @@ extern int	rsink_in_doubt_warning;
 
 extern List *rsink_prepared_list(const RsinkSink *sink, const char *job, const char *writer);
 extern RsinkPrepared *rsink_prepared_find(const RsinkGid *gid);
+extern RsinkPrepared *rsink_unfinished_find(const RsinkSink *sink, TransactionId xid);
+extern const char *rsink_prepared_state(const RsinkPrepared *p);
 extern int	rsink_prepared_count(void);
 extern bool rsink_gid_in_progress(const RsinkGid *gid);
 extern List *rsink_prepared_due(const RsinkSink *sink, List *prepared, int64 below);

@@ -130,6 +130,45 @@ rsink_ledger_state(Relation ledger, const RsinkBatch *b)
 }
 
 /*
+ * Find the committed batch that a transaction has run, by the transaction's top-level
+ * id. False: it has run none, or folding has written the batch's row anew, so that its
+ * transaction is no longer known. Takes AccessShareLock on the ledger for a moment.
+ */
+bool
+rsink_ledger_find(int32 sink_id, TransactionId xid, RsinkLedgerBatch *batch)
+{
+	Relation	ledger = table_open(rsink_ledger_relid(), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData keys[RSINK_LEDGER_KEYS];
+	int			nkeys = rsink_ledger_keys(sink_id, NULL, NULL, keys);
+	SysScanDesc scan = systable_beginscan(ledger, rsink_table_index(ledger, Anum_ledger_sink_id), true,
+										  snapshot, nkeys, keys);
+	bool		found = false;
+	HeapTuple	tuple;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ledger];
+		bool		nulls[Natts_ledger];
+
+		if (!TransactionIdIsNormal(xid) || HeapTupleHeaderGetXmin(tuple->t_data) != xid)
+			continue;
+		heap_deform_tuple(tuple, RelationGetDescr(ledger), values, nulls);
+		found = !nulls[Anum_ledger_ended_at - 1];
+		if (!found)
+			continue;
+		batch->job = TextDatumGetCString(values[Anum_ledger_job - 1]);
+		batch->writer = TextDatumGetCString(values[Anum_ledger_writer - 1]);
+		batch->number = DatumGetInt64(values[Anum_ledger_number - 1]);
+		batch->ended_at = DatumGetTimestampTz(values[Anum_ledger_ended_at - 1]);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(ledger, AccessShareLock);
+	return found;
+}
+
+/*
  * Register a batch: insert its row into the ledger, in the current transaction,
  * and set b->ledger to its address.
  */

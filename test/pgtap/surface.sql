@@ -58,6 +58,8 @@ INSERT INTO contract VALUES
 	('merge', 'sink text', 'bigint', 'v'),
 	('expire', 'sink text', 'bigint', 'v'),
 	('seen', 'sink text, order_id text, event_id text', 'boolean', 'v'),
+	('explain_event', 'sink text, order_id text, event_id text', 'TABLE(fact text, since timestamp with time zone, '
+		'late_by interval, gid text, detail text)', 'v'),
 	('check', 'sink text', 'TABLE(problem text)', 'v'),
 	('resolve', 'sink text, resolution text, letter bytea[], note text DEFAULT NULL::text', 'bigint', 'v'),
 	('pre_commit', 'sink text', 'text', 'v'),
