@@ -65,11 +65,13 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy)
 	RsinkKey	keys[RSINK_PAGE_MAX];
 	SnapshotData dirty;
 	Page		page;
+	OffsetNumber last;
 
 	InitDirtySnapshot(dirty);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= PageGetMaxOffsetNumber(page); off++)
+	last = PageGetMaxOffsetNumber(page);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last; off++)
 	{
 		ItemId		item = PageGetItemId(page, off);
 		HeapTupleData tuple;
