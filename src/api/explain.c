@@ -214,10 +214,7 @@ put_rows(Explain *explain)
 	}
 }
 
-/*
- * What the columns of an event say, after the columns fact and since, as SQL. The row
- * is "e", and sink_state is "t".
- */
+/* What a copy of the event has brought, as SQL; its row is "e". */
 #define EVENT_WORDS \
 	"concat_ws(', ', 'event_time ' || e.event_time, 'amount ' || e.amount, 'group_key ' || nullif(e.group_key, ''))"
 
