@@ -264,13 +264,19 @@ my $right = join "\n", '2024-03-01 10:00:00+00|g|1650.0|1100', '2024-03-01 10:01
   '2024-03-05 10:00:00+00|g|9|1', '2024-03-01 10:00:00+00|g|45|9', '2024-03-01 10:01:00+00|65', 5, 1,
   'here|held|e|duplicate';
 
-# Run psql with some settings in a database.
+# Run psql with some settings in a database. A timeout that the server has may end a
+# connection before it is made, if the machine is busy; then psql connects again.
 sub say_of
 {
 	my ($db, $sql, %options) = @_;
 	local $ENV{PGOPTIONS} = options_of(%options);
-	my ($ret, $stdout, $stderr) = $node->psql($db, $sql);
+	my ($ret, $stdout, $stderr);
 
+	foreach my $try (1 .. 20)
+	{
+		($ret, $stdout, $stderr) = $node->psql($db, $sql);
+		last unless $stderr =~ /^psql: error: connection to server .* due to transaction timeout/;
+	}
 	return $stdout . ($ret ? "\n$stderr" : '');
 }
 
@@ -279,7 +285,7 @@ sub all_are
 {
 	my ($what, $sql, @dbs) = @_;
 	my %missing = map { $_ => 1 } @dbs;
-	my $until = time + 60;
+	my $until = time + 180;
 
 	while (%missing && time < $until)
 	{
