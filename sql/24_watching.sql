@@ -94,6 +94,34 @@ FROM revenue_sink.stat_pool;
 SELECT hot_bytes >= sum(seen_bytes_hot) AS all_databases FROM revenue_sink.stat_pool, revenue_sink.stat_sink GROUP BY hot_bytes;
 RESET ROLE;
 
+-- A sink that has lost a trigger, and one that has lost a view or both, show all the
+-- same, and why they take no events. The owner of the view that is left gets no error.
+CREATE FUNCTION regress_watched.problems(as_role text) RETURNS TABLE (sink text, index_state text, problem text) LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('SET LOCAL ROLE %I', as_role);
+	RETURN QUERY SELECT s.sink, s.index_state, p.problem
+		FROM revenue_sink.stat_sink s LEFT JOIN revenue_sink.sink p USING (sink)
+		WHERE s.sink IN ('watched', 'totals') ORDER BY s.sink;
+	RESET ROLE;
+END $$;
+SELECT * FROM regress_watched.problems('regress_rsink_watcher');
+SET ROLE regress_rsink_owner;
+DROP TRIGGER revenue_sink_row ON regress_watched.events;
+DROP VIEW regress_watched.totals;
+RESET ROLE;
+SELECT * FROM regress_watched.problems('regress_rsink_watcher');
+SELECT sink, fact, ingest, problem FROM revenue_sink.sink WHERE sink IN ('watched', 'totals') ORDER BY sink;
+SELECT * FROM regress_watched.sees('regress_rsink_watcher');
+SELECT * FROM regress_watched.sees('regress_rsink_owner');
+SELECT * FROM regress_watched.sees('regress_rsink_nobody');
+SELECT * FROM regress_watched.may('regress_rsink_watcher');
+SELECT * FROM regress_watched.may('regress_rsink_nobody');
+SET ROLE regress_rsink_owner;
+DROP VIEW regress_watched.fact, regress_watched.events, regress_watched.totals_in;
+RESET ROLE;
+SELECT * FROM regress_watched.sees('regress_rsink_watcher');
+SELECT * FROM regress_watched.sees('regress_rsink_owner');
+
 ROLLBACK PREPARED :'gid';
 SELECT revenue_sink.drop_sink('watched'), revenue_sink.drop_sink('totals');
 SET client_min_messages = warning;

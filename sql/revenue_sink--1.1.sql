@@ -504,9 +504,9 @@ CREATE VIEW revenue_sink.sink WITH (security_barrier) AS
 		revenue_sink.sink_problem(s.name) AS problem, s.retain
 	FROM revenue_sink.sink_catalog s LEFT JOIN pg_catalog.pg_class c
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
-	WHERE revenue_sink.may_see(s.name) OR revenue_sink.may_dispose(s.name);
+	WHERE revenue_sink.may_watch(s.name) OR revenue_sink.may_dispose(s.name);
 COMMENT ON VIEW revenue_sink.sink IS
-	'the sinks that the current user owns or may read or write; for the extension''s owner all sinks';
+	'the sinks that the current user owns or may read or write; for whoever reads all statistics all sinks';
 
 CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 	SELECT s.name AS sink, c.applied, c.duplicate, c.deferred, c.conflict, c.late, c.rejected, c.batches,

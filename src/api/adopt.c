@@ -297,7 +297,7 @@ revenue_sink_adopt_sink(PG_FUNCTION_ARGS)
  * sink_problem(sink) -> text
  *
  * What is wrong with the sink, for the view sink. NULL if nothing is, and for
- * roles that may neither look at the sink nor dispose of it.
+ * roles that may neither watch the sink nor dispose of it.
  */
 Datum
 revenue_sink_sink_problem(PG_FUNCTION_ARGS)
@@ -305,7 +305,7 @@ revenue_sink_sink_problem(PG_FUNCTION_ARGS)
 	RsinkSink  *sink = rsink_sink_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	char	   *problem = NULL;
 
-	if (rsink_may_dispose(sink) || rsink_sink_allows(sink, RSINK_MAY_LOOK))
+	if (rsink_may_dispose(sink) || rsink_sink_allows(sink, RSINK_MAY_WATCH))
 		problem = rsink_sink_problem(sink);
 	if (problem == NULL)
 		PG_RETURN_NULL();

@@ -133,12 +133,13 @@ rsink_require_owner(const RsinkSink *sink)
 
 /*
  * Raise insufficient_privilege unless the current user has the right, and
- * undefined_table or the sink's problem if one of its views is gone.
+ * undefined_table or the sink's problem if one of its views is gone. The rights of
+ * pg_read_all_stats don't come from a view, and so remain when the views are gone.
  */
 void
 rsink_require_right(const RsinkSink *sink, RsinkRight right)
 {
-	if (right == RSINK_MAY_ANYTHING)
+	if (right == RSINK_MAY_ANYTHING || (right == RSINK_MAY_WATCH && rsink_reads_all_stats()))
 		return;
 	if (!OidIsValid(sink->ingest) || !OidIsValid(sink->fact) ||
 		get_rel_name(sink->ingest) == NULL || get_rel_name(sink->fact) == NULL)

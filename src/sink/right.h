@@ -16,8 +16,9 @@ typedef enum RsinkRight
 	RSINK_MAY_READ,				/* SELECT on the fact view, or RSINK_MAY_APPLY, or
 								 * ownership of a relation */
 	RSINK_MAY_LOOK,				/* as RSINK_MAY_READ, whatever the sink's problem */
-	RSINK_MAY_WATCH,			/* RSINK_MAY_LOOK, or the rights of pg_read_all_stats;
-								 * not for what shows events */
+	RSINK_MAY_WATCH,			/* RSINK_MAY_LOOK, or the rights of pg_read_all_stats,
+								 * whatever has become of the views; not for what
+								 * shows events */
 	RSINK_IS_OWNER				/* owns the ingest view */
 } RsinkRight;
 
