@@ -28,7 +28,8 @@ JOBS = ("postgres_exporter", "sql_exporter")
 EXPORTER_PORT = dict(zip(JOBS, (PORT + 1, PORT + 2)))
 PROMETHEUS = "127.0.0.1:%d" % (PORT + 3)
 PATIENCE = 90
-SHORTER = ((r"\[\d+m\]", "[15s]"), (r"for: \d+m", "for: 1s"), (r"> 600\b", "> 4"), (r"> 900\b", "> 20"))
+SHORTER = ((r"\[\d+m\]", "[15s]"), (r"for: \d+m", "for: 1s"), (r"> 600\b", "> 4"), (r"> 900\b", "> 20"),
+           (r"> 86400\b", "> 5"))
 SINKS = {
     "orders": "on_bad_event => 'reject'",
     "clock": "dedup_window => '1 minute'",
@@ -36,7 +37,9 @@ SINKS = {
     "still": "",
     "old": "dedup_window => '10 seconds', retain => '1 minute', bucket => '1 second', late_policy => 'apply'",
     "broken": "",
+    "unmarked": "",
     "full": "",
+    "more": "",
 }
 
 passed = failed = 0
@@ -361,6 +364,21 @@ class LostTable:
         value("ALTER TABLE revenue_sink.filter_lost RENAME TO filter_%d" % self.number)
 
 
+class LostTrigger:
+    """A trigger of the ingest view is gone, and with it the right of any role to watch the sink by its views."""
+
+    def begin(self):
+        value("DROP TRIGGER revenue_sink_row ON unmarked_in")
+
+    def end(self):
+        value("SELECT revenue_sink.adopt_sink('unmarked')")
+
+
+def resolve_letters():
+    value("SELECT count(revenue_sink.resolve(sink, 'discard', letters)) FROM (SELECT sink, array_agg(letter) AS letters"
+          " FROM revenue_sink.dead_letter WHERE resolution IS NULL GROUP BY sink) AS d")
+
+
 def fast_clock():
     apply("clock", "ahead", "4 minutes")
 
@@ -403,11 +421,12 @@ def silent_writer():
 
 
 def many_faults():
-    held, lost = Held(), LostTable()
+    held, lost, unmarked = Held(), LostTable(), LostTrigger()
 
     def begin():
         held.begin()
         lost.begin()
+        unmarked.begin()
         fast_clock()
         conflict()
         bad_events()
@@ -420,11 +439,16 @@ def many_faults():
             traffic.batches.clear()
         held.end()
         lost.end()
+        unmarked.end()
+        resolve_letters()
 
-    play("a held batch, a fast clock, bad and conflicting events, a lost table, a silent writer", {
+    play("a held batch, a fast clock, bad and conflicting events that nobody resolves,"
+         " a lost table, a lost trigger, a silent writer", {
         ("RevenueSinkInDoubt", "held"), ("RevenueSinkHorizonStalled", "held"), ("RevenueSinkPreparedNearLimit", ""),
         ("RevenueSinkLate", "clock"), ("RevenueSinkConflict", "orders"), ("RevenueSinkRejected", "orders"),
-        ("RevenueSinkDiscarded", "old"), ("RevenueSinkNotInOrder", "broken"), ("RevenueSinkWatermarkStalled", "still"),
+        ("RevenueSinkUnresolved", "clock"), ("RevenueSinkUnresolved", "orders"),
+        ("RevenueSinkDiscarded", "old"), ("RevenueSinkNotInOrder", "broken"), ("RevenueSinkNotInOrder", "unmarked"),
+        ("RevenueSinkWatermarkStalled", "still"),
     }, begin, end)
 
 
@@ -456,13 +480,15 @@ def no_places():
 
 
 def full_memory():
-    """One transaction has more events than there is memory for, and doesn't end."""
+    """One transaction has more events of two sinks than there is memory for, and doesn't end."""
     conn = connect()
+    sinks = ("full", "more")
 
     def send(name, n):
-        run(conn, "SELECT revenue_sink.apply('full', array_agg(%s || i), array_agg('event-' || i),"
-            " array_agg(now() + i * interval '1 microsecond'), array_agg(1.0)) FROM generate_series(1, %s) i",
-            (name, n))
+        for sink in sinks:
+            run(conn, "SELECT revenue_sink.apply(%s, array_agg(%s || i), array_agg('event-' || i),"
+                " array_agg(now() + i * interval '1 microsecond'), array_agg(1.0)) FROM generate_series(1, %s) i",
+                (sink, name, n))
 
     def begin():
         run(conn, "BEGIN")
@@ -473,12 +499,14 @@ def full_memory():
         run(conn, "COMMIT")
         for number in range(20):
             send("order-%d-" % number, 10000)
-            if value("SELECT index_state FROM revenue_sink.stat_sink WHERE sink = 'full'") == "built":
+            if value("SELECT bool_and(index_state = 'built') FROM revenue_sink.stat_sink WHERE sink = ANY (%s)",
+                     (list(sinks),)):
                 break
             time.sleep(1)
         conn.close()
 
-    play("a transaction with more events than the memory holds", {("RevenueSinkOverflowed", "full")}, begin, end)
+    play("a transaction with more events than the memory holds",
+         {("RevenueSinkOverflowed", sink) for sink in sinks} | {("RevenueSinkPoolNearlyFull", "")}, begin, end)
 
 
 def no_exporters():
