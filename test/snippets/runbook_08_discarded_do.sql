@@ -1,0 +1,1 @@
+SELECT revenue_sink.alter_sink('orders', retain => '500 days', late_policy => 'reject');

@@ -1,0 +1,1 @@
+ROLLBACK PREPARED 'a test of last week';

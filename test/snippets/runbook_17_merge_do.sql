@@ -1,0 +1,1 @@
+SELECT revenue_sink.merge('orders') IS NOT NULL AS merged;

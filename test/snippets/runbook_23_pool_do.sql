@@ -1,0 +1,1 @@
+ALTER SYSTEM SET revenue_sink.dedup_memory = '512MB';

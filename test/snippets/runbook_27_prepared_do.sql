@@ -1,0 +1,1 @@
+ALTER SYSTEM SET max_prepared_transactions = 400;
