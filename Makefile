@@ -14,6 +14,7 @@
 #	make soak EVENTS=...	a sink that sees a billion events; a server that is killed meanwhile
 #	make chaos N=...		a checkpointing processor and its server, killed at random
 #	make model				random calls in several sessions, compared with a small model
+#	make fuzz CALLS=...		random calls of all functions, by a role that owns one sink of two
 #	make mutants			planted faults: does the suite catch each?
 #	make valgrind			the regress tests under valgrind
 #	make lint				compilers, clang-tidy and cppcheck
@@ -36,7 +37,7 @@ SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
 PROJECT_GOALS = demo check check-all deb check-deb dist check-dist check-monitoring \
-	check-processors bench soak chaos mutants valgrind lint model debug
+	check-processors bench soak chaos fuzz mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
@@ -99,6 +100,10 @@ chaos:
 	@test/setup check
 	@$(MAKE) -s --no-print-directory install
 	@test/chaos/run
+
+fuzz:
+	@test/setup check
+	@test/fuzz/run
 
 mutants:
 	@test/setup check

@@ -7,9 +7,18 @@
 #	cluster_stop DIR [MODE]				stop: fast (default) or immediate
 #	cluster_kill DIR					kill -9 of the whole server
 #	as_pg COMMAND...					run as the plain user
+#
+# A build that must not reach the installed extension, which others may be using:
+# PostgreSQL finds its files relative to its programs, so it gets a copy of the
+# programs, with links to everything else, in a place of its own.
+#
+#	private_programs ROOT				the programs, below ROOT
+#	private_install BUILD ROOT			install what was built in a folder there
 
 PG_CONFIG=${PG_CONFIG:-pg_config}
 PGBIN=$($PG_CONFIG --bindir)
+PGLIBRARIES=$($PG_CONFIG --pkglibdir)
+PGSHARE=$($PG_CONFIG --sharedir)
 export PATH="$PGBIN:$PATH"
 # Servers that a test program makes by itself take encoding and language from
 # these (pg_regress drops LC_ALL).
@@ -77,4 +86,35 @@ cluster_kill()
 		until process_is "$pid" Z; do read -rt 0.05 <> <(:) || true; done
 	done
 	rm -f "$1/data/postmaster.pid" "$1"/.s.PGSQL.*
+}
+
+# mirror DIR ROOT: under ROOT, what DIR has, as links to it.
+mirror()
+{
+	[ ! -e "$2$1" ] || return 0
+	mkdir -p "$2$1"
+	cp -rsT "$1" "$2$1"
+}
+
+private_programs()
+{
+	local root=$1 dir
+
+	mkdir -p "$root$PGBIN"
+	cp "$PGBIN"/* "$root$PGBIN"
+	mirror "$PGLIBRARIES" "$root"
+	mirror "$PGSHARE" "$root"
+	rm -f "$root$PGLIBRARIES"/revenue_sink.so "$root$PGSHARE"/extension/revenue_sink*
+	# what the test programs in C are built with
+	for dir in "$($PG_CONFIG --includedir)" "$($PG_CONFIG --libdir)"; do
+		dir=${dir%/}
+		mkdir -p "$root${dir%/*}"
+		[ -e "$root$dir" ] || ln -s "$dir" "$root$dir"
+	done
+}
+
+private_install()
+{
+	install -m 755 "$1/revenue_sink.so" "$2$PGLIBRARIES/" &&
+		install -m 644 "$1/revenue_sink.control" "$1"/sql/revenue_sink--*.sql "$2$PGSHARE/extension/"
 }
