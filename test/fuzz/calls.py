@@ -1,15 +1,16 @@
 """Random statements: calls of all functions, of views and tables, and what stands around them."""
+import json
+
 from values import literal
 
 HARMLESS = {"may_see", "may_dispose", "relation_of", "sink_problem"}     # tell no more than the system catalogs do
 
-# The functions that PUBLIC may not call are named, so that a new one is noticed.
 CATALOG = """
 SELECT p.oid::regprocedure::text, p.proname, p.prokind = 'p',
-    (SELECT array_agg(coalesce(p.proargnames[a.n], '') ORDER BY a.n)
+    (SELECT json_agg(coalesce(p.proargnames[a.n], '') ORDER BY a.n)
         FROM generate_series(1, cardinality(coalesce(p.proallargtypes, p.proargtypes::oid[]))) AS a (n)
         WHERE coalesce(p.proargmodes[a.n], 'i') IN ('i', 'b', 'v')),
-    (SELECT array_agg(format_type(t, NULL) ORDER BY n) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n)),
+    (SELECT json_agg(format_type(t, NULL) ORDER BY n) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n)),
     p.pronargdefaults, has_function_privilege('fuzz', p.oid, 'EXECUTE')
 FROM pg_proc AS p JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
     JOIN pg_extension AS e ON d.refobjid = e.oid AND e.extname = 'revenue_sink'
@@ -17,7 +18,7 @@ ORDER BY 1"""
 
 RELATIONS = """
 SELECT c.oid::regclass::text, c.relkind = 'v',
-    (SELECT array_agg(quote_ident(attname) ORDER BY attnum) FROM pg_attribute
+    (SELECT json_agg(quote_ident(attname) ORDER BY attnum) FROM pg_attribute
         WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
 FROM pg_class AS c WHERE c.relnamespace = 'revenue_sink'::regnamespace AND c.relkind IN ('v', 'r') ORDER BY 1"""
 
@@ -33,9 +34,12 @@ SETTINGS = ["search_path = fuzz, pg_catalog, revenue_sink", "search_path = pg_te
 
 class Function:
     def __init__(self, row):
-        (self.signature, self.name, self.is_procedure, self.names, self.types, self.ndefaults, self.may_call) = row
-        self.names = self.names or []
-        self.types = self.types or []
+        self.signature, self.name, is_procedure, names, types, ndefaults, may_call = row
+        self.is_procedure = is_procedure == "t"
+        self.names = json.loads(names or "[]")
+        self.types = json.loads(types or "[]")
+        self.ndefaults = int(ndefaults)
+        self.may_call = may_call == "t"
         self.calls = self.successes = 0
 
 
@@ -49,8 +53,8 @@ class Calls:
         self.functions = [Function(row) for row in cur.fetchall()]
         cur.execute(RELATIONS)
         rows = cur.fetchall()
-        self.views = [row for row in rows if row[1]]
-        self.tables = [row for row in rows if not row[1]]
+        self.views = [row for row in rows if row[1] == "t"]
+        self.tables = [row for row in rows if row[1] == "f"]
         values.tables += [row[0] for row in self.tables]
 
     # -- functions -------------------------------------------------------------
@@ -103,9 +107,9 @@ class Calls:
     def relation(self):
         """Reads, and tries to write, what the extension has; and the views of both roles."""
         rng = self.rng
-        name, is_view, columns = rng.choice(rng.choice([self.views, self.tables]))
+        name, _, columns = rng.choice(rng.choice([self.views, self.tables]))
         owner = rng.choice(["fuzz.own_facts", "fuzz.own_events", "other.facts", "other.events", "fuzz.total_facts"])
-        column = rng.choice(columns)
+        column = rng.choice(json.loads(columns))
         return rng.choice([
             "SELECT * FROM %s" % name,
             "SELECT * FROM %s WHERE fuzz.tells(%s::text)" % (name, column),

@@ -40,6 +40,14 @@ class Crash(Exception):
     pass
 
 
+def prepare(conn):
+    """Settings of every connection. No bytes of a SQL_ASCII database are wrong in LATIN1."""
+    conn.autocommit = True
+    if conn.info.parameter_status("server_encoding") == "SQL_ASCII":
+        conn.set_client_encoding("LATIN1")
+    psycopg2.extensions.register_type(AS_TEXT, conn)
+
+
 class Session:
     """A connection of the role "fuzz", which is made again when it is lost."""
 
@@ -55,10 +63,7 @@ class Session:
             self.conn = psycopg2.connect(self.dsn, options=OPTIONS)
         except psycopg2.OperationalError as error:
             raise Crash(str(error))
-        self.conn.autocommit = True
-        if self.database.raw:       # no bytes of a SQL_ASCII database are wrong in LATIN1
-            self.conn.set_client_encoding("LATIN1")
-        psycopg2.extensions.register_type(AS_TEXT, self.conn)
+        prepare(self.conn)
         self.conn.cursor().execute(TEMPORARY)
 
     def status(self):
@@ -118,9 +123,8 @@ class Session:
 class Database:
     def __init__(self, fuzz, name, encoding, rng):
         self.name = name
-        self.raw = encoding == "SQL_ASCII"
         self.planted = Planted(lambda user: fuzz.connect(name, user))
-        self.values = Values(rng, self.raw)
+        self.values = Values(rng, encoding == "SQL_ASCII")
         self.values.gids.append(self.planted.gid)
         self.calls = Calls(rng, self.values, self.planted.admin)
         self.sessions = []
@@ -145,7 +149,7 @@ class Fuzz:
 
     def connect(self, name, user):
         conn = psycopg2.connect("%s dbname=%s user=%s" % (self.dsn, name, user))
-        conn.autocommit = True
+        prepare(conn)
         return conn
 
     # -- what is wrong ---------------------------------------------------------
@@ -294,7 +298,7 @@ class Fuzz:
                       (MOST_EVENTS,))
         fuzz = self.connect(database.name, "fuzz")
         for sink, is_large in admin.fetchall():
-            if is_large or sink not in ("own", "own_totals"):
+            if is_large == "t" or sink not in ("own", "own_totals"):
                 fuzz.cursor().execute("SELECT revenue_sink.drop_sink(%s)", (sink,))
         database.planted.make_own(fuzz.cursor())
         fuzz.close()

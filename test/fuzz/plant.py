@@ -99,6 +99,7 @@ STATE = [
 SECRETS = """
 SELECT unnest(ARRAY[encode(hash_key, 'hex'), encode(hash_key, 'escape')]) FROM revenue_sink.sink_catalog
 UNION ALL SELECT encode(letter, 'hex') FROM revenue_sink.dead_letter_event
+UNION ALL SELECT revenue::text FROM other.facts
 UNION ALL SELECT encode(%s, 'hex')"""
 ARRIVAL = "SELECT group_key FROM %s WHERE minute = '-infinity'"
 

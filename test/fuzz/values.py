@@ -165,8 +165,8 @@ class Values:
         """Choose how long the arrays of the next call are; is it one that sets totals?"""
         self.totals = totals
         dice = self.rng.random()
-        self.length = (self.rng.randrange(5) if dice < 0.9 else self.rng.randrange(5, 60) if dice < 0.995 else
-                       self.rng.randrange(2000, 30000))
+        self.length = (self.rng.randrange(5) if dice < 0.88 else self.rng.randrange(5, 60) if dice < 0.98 else
+                       self.rng.randrange(60, 600) if dice < 0.996 else self.rng.randrange(2000, 30000))
 
     def array(self, name, type, mood):
         rng = self.rng
