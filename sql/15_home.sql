@@ -180,7 +180,15 @@ CREATE TRIGGER mine INSTEAD OF INSERT ON mine FOR EACH ROW EXECUTE FUNCTION reve
 CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH STATEMENT EXECUTE FUNCTION revenue_sink.refuse_write('5001');
 \echo SQLSTATE :SQLSTATE
 DROP VIEW mine;
+-- Likewise for the trigger that notes which sinks are copies.
+CREATE TABLE mine (id bigint, name bigint);
+CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION revenue_sink.note_copy();
+\echo SQLSTATE :SQLSTATE
 RESET ROLE;
+CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION revenue_sink.note_copy();
+INSERT INTO mine VALUES (1, 1);
+\echo SQLSTATE :SQLSTATE
+DROP TABLE mine;
 -- The fact view takes no INSERT.
 INSERT INTO fact_revenue_1m VALUES ('2024-03-01 13:01+00', '', 1, 1);
 \echo SQLSTATE :SQLSTATE

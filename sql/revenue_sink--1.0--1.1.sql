@@ -275,6 +275,8 @@ REVOKE ALL ON FUNCTION revenue_sink.winner(numeric[], bigint[], bigint[], bigint
 
 -- Their triggers are what a sink knows its views by: nobody else can make one.
 REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
+-- Its trigger is believed to tell of sinks.
+REVOKE ALL ON FUNCTION revenue_sink.note_copy() FROM PUBLIC;
 
 --
 -- The sinks that there are get their marks and their home.

@@ -598,6 +598,8 @@ REVOKE ALL ON FUNCTION revenue_sink.winner(numeric[], bigint[], bigint[], bigint
 
 -- Their triggers are what a sink knows its views by: nobody else can make one.
 REVOKE ALL ON FUNCTION revenue_sink.ingest(), revenue_sink.refuse_write() FROM PUBLIC;
+-- Its trigger is believed to tell of sinks.
+REVOKE ALL ON FUNCTION revenue_sink.note_copy() FROM PUBLIC;
 
 GRANT SELECT ON revenue_sink.sink, revenue_sink.stat_sink, revenue_sink.stat_pool, revenue_sink.dead_letter,
 	revenue_sink.rejected_event, revenue_sink.deferred, revenue_sink.settled, revenue_sink.writer, revenue_sink.prepared

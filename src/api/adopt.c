@@ -198,7 +198,9 @@ revenue_sink_note_copy(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	bool		isnull;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+	/* the rows of another table aren't what is read below */
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != rsink_catalog_relid("sink_catalog"))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("revenue_sink.note_copy() is a row trigger of the sink catalog")));

@@ -215,7 +215,7 @@ SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'reve
 		AND NOT has_table_privilege('regress_surface', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')) $$,
 	'everybody may read the views, and nobody else may do more');
 SELECT set_eq($$ SELECT name FROM function WHERE NOT has_function_privilege('regress_surface', oid, 'EXECUTE') $$,
-	ARRAY['start_worker', 'ingest', 'refuse_write', 'winner'], 'others may not call functions that ask for no privilege of a sink, or mark its views');
+	ARRAY['start_worker', 'ingest', 'refuse_write', 'note_copy', 'winner'], 'others may not call functions that ask for no privilege of a sink, or mark its views');
 SET LOCAL ROLE regress_surface;
 SELECT is_empty('SELECT * FROM revenue_sink.' || v, format('revenue_sink.%s shows nothing to a role without privileges', v))
 FROM unnest('{sink,stat_sink,stat_pool,writer,dead_letter,rejected_event,deferred,settled,prepared}'::text[]) AS v;
