@@ -341,12 +341,27 @@ rsink_mend_rights(const RsinkSink *sink)
 }
 
 /*
+ * Raise serialization_failure for a sink whose catalog row the statement's snapshot
+ * doesn't show: the sink was made after the transaction had taken its snapshot, or has
+ * just been dropped.
+ */
+static void
+raise_invisible_sink(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access to sink \"%s\", which was made or dropped meanwhile", name),
+			 errhint("Roll back, and repeat the transaction.")));
+}
+
+/*
  * alter_sink(sink, dedup_window, max_future, late_policy, on_bad_event, retain)
  *
  * NULL leaves a setting as it is; a retain of 0 turns that setting off. After
  * ALTER VIEW .. OWNER TO, alter_sink() also gives the present owners of the views
  * the rights they need, and takes those rights from former owners. Raises
- * invalid_parameter_value for settings that contradict each other.
+ * invalid_parameter_value for settings that contradict each other, and
+ * serialization_failure for a sink that the transaction's snapshot doesn't show.
  */
 Datum
 revenue_sink_alter_sink(PG_FUNCTION_ARGS)
@@ -363,16 +378,17 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
 		(void) rsink_choice("on_bad_event", rsink_bad_policy_names, on_bad_event);
 	rsink_forbid_prepare("alter_sink()");
 	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_UPDATE_RETURNING,
-			  "UPDATE revenue_sink.sink_catalog SET dedup_window = coalesce(%s, dedup_window), "
-			  "  max_future = coalesce(%s, max_future), late_policy = coalesce(%s, late_policy), "
-			  "  on_bad_event = coalesce(%s, on_bad_event), retain = nullif(coalesce(%s, retain), '0') "
-			  "WHERE id = %d RETURNING coalesce(retain < dedup_window, false)::int::bigint",
-			  PG_ARGISNULL(1) ? "NULL" : interval_argument(fcinfo, 1, "dedup_window", false),
-			  PG_ARGISNULL(2) ? "NULL" : interval_argument(fcinfo, 2, "max_future", true),
-			  late_policy ? quote_literal_cstr(late_policy) : "NULL",
-			  on_bad_event ? quote_literal_cstr(on_bad_event) : "NULL",
-			  PG_ARGISNULL(5) ? "NULL" : interval_argument(fcinfo, 5, "retain", true), sink->id);
+	if (rsink_spi(SPI_OK_UPDATE_RETURNING,
+				  "UPDATE revenue_sink.sink_catalog SET dedup_window = coalesce(%s, dedup_window), "
+				  "  max_future = coalesce(%s, max_future), late_policy = coalesce(%s, late_policy), "
+				  "  on_bad_event = coalesce(%s, on_bad_event), retain = nullif(coalesce(%s, retain), '0') "
+				  "WHERE id = %d RETURNING coalesce(retain < dedup_window, false)::int::bigint",
+				  PG_ARGISNULL(1) ? "NULL" : interval_argument(fcinfo, 1, "dedup_window", false),
+				  PG_ARGISNULL(2) ? "NULL" : interval_argument(fcinfo, 2, "max_future", true),
+				  late_policy ? quote_literal_cstr(late_policy) : "NULL",
+				  on_bad_event ? quote_literal_cstr(on_bad_event) : "NULL",
+				  PG_ARGISNULL(5) ? "NULL" : interval_argument(fcinfo, 5, "retain", true), sink->id) == 0)
+		raise_invisible_sink(sink->name);
 	if (rsink_spi_int64(0, 1, 0) != 0)
 		raise_short_retain();
 	rsink_pass_on_tables(sink);
@@ -387,7 +403,8 @@ revenue_sink_alter_sink(PG_FUNCTION_ARGS)
  * Removes the sink's views, its tables and its rows in all shared tables; the
  * worker's next round releases the sink's slot in shared memory. Takes
  * AccessExclusiveLock on the views and tables, and so waits for open transactions
- * as DROP TABLE does. Raises object_in_use if a prepared transaction uses the sink.
+ * as DROP TABLE does. Raises object_in_use if a prepared transaction uses the sink, and
+ * serialization_failure for a sink that the transaction's snapshot doesn't show.
  */
 Datum
 revenue_sink_drop_sink(PG_FUNCTION_ARGS)
@@ -428,7 +445,8 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	for (int i = 0; i < RSINK_NSHARED_TABLES; i++)
 		rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE sink_id IN (%d, -%d)",
 				  rsink_shared_tables[i], sink->id, sink->id);
-	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.sink_catalog WHERE id = %d", sink->id);
+	if (rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.sink_catalog WHERE id = %d", sink->id) == 0)
+		raise_invisible_sink(name);
 	rsink_spi_end(&spi);
 	rsink_sink_changed();
 	rsink_worker_wanted();

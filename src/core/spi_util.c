@@ -122,7 +122,10 @@ int64
 rsink_spi_int64(int row, int column, int64 otherwise)
 {
 	bool		isnull;
-	Datum		datum = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+	Datum		datum;
 
+	if (row >= SPI_tuptable->numvals)
+		elog(ERROR, "a statement has returned no row %d", row);
+	datum = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 	return isnull ? otherwise : DatumGetInt64(datum);
 }

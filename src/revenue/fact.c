@@ -230,16 +230,20 @@ begin_query(DeltaMemory *m, FunctionCallInfo fcinfo)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *name = get_rel_name(relid);
 	MemoryContext old;
-	Relation	rel;
+	Relation	rel = NULL;
 
-	/* only the extension's owner can make a table in the function's schema */
-	if (name == NULL || get_rel_namespace(relid) != get_func_namespace(fcinfo->flinfo->fn_oid) ||
-		strncmp(name, "delta_", strlen("delta_")) != 0 || get_rel_relkind(relid) != RELKIND_RELATION)
+	/*
+	 * Only the extension's owner can make a table in the function's schema. The caches
+	 * may have a table that has just been dropped.
+	 */
+	if (name != NULL && get_rel_namespace(relid) == get_func_namespace(fcinfo->flinfo->fn_oid) &&
+		strncmp(name, "delta_", strlen("delta_")) == 0 && get_rel_relkind(relid) == RELKIND_RELATION)
+		rel = try_table_open(relid, AccessShareLock);
+	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("relation %u is not a table of deltas", relid),
 				 errhint("Only a fact view may call the function.")));
-	rel = table_open(relid, AccessShareLock);
 	rsink_require_heap(rel);
 	m->delta = relid;
 	m->index = rsink_table_index(rel, Anum_delta_minute);

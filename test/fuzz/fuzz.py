@@ -305,7 +305,7 @@ class Fuzz:
         self.learn_tables(database)
 
     def learn_tables(self, database):
-        """Which tables the sinks have, and the secrets that the role may read in those of its own sinks."""
+        """Which tables the sinks have; and what the role may read of its own: secrets and dead letters."""
         admin = database.planted.admin
         values = database.values
         admin.execute("SELECT relation::text FROM revenue_sink.sink_catalog AS s CROSS JOIN LATERAL"
@@ -319,6 +319,9 @@ class Fuzz:
         for table in values.own_tables:
             admin.execute(ARRIVAL % table)
             values.secrets += [row[0] for row in admin.fetchall()]
+        admin.execute("SELECT letter FROM revenue_sink.dead_letter WHERE sink IN ('own', 'own_totals')"
+                      " ORDER BY arrived_at DESC LIMIT 20")
+        values.letters = [row[0] for row in admin.fetchall()]
 
     def run(self):
         next_upkeep = 0

@@ -75,6 +75,9 @@ HIDDEN = [
     """SELECT revenue_sink.apply('hidden', '{token}-s', '1', '2024-03-01 10:00+00', {amount})""",
     """COMMIT PREPARED 'settled'""",
     """SELECT revenue_sink.merge('hidden')""",
+    """SELECT revenue_sink.resolve('hidden', 'discard', array_agg(letter), '{token} note')
+        FROM revenue_sink.dead_letter WHERE sink = 'hidden'""",
+    """SELECT revenue_sink.apply('hidden', '{token}-o2', '{token}-e', '2024-03-01 10:00+00', {amount} + 1)""",
     """BEGIN;
     SELECT revenue_sink.begin_batch('hidden', '{token} job', '{token} writer', 7, 2);
     SELECT revenue_sink.apply('hidden', '{token}-p', '1', '2024-03-01 10:00+00', {amount});
@@ -86,7 +89,7 @@ STATE = [
     "SELECT * FROM other.facts ORDER BY 1, 2", "SELECT * FROM other.total_facts ORDER BY 1, 2",
     "SELECT * FROM other.events",
     "SELECT * FROM revenue_sink.sink ORDER BY 1",
-    "SELECT sink, reason, order_id, event_id, amount, arrived_at, letter FROM revenue_sink.dead_letter ORDER BY letter",
+    "SELECT * FROM revenue_sink.dead_letter ORDER BY letter",
     "SELECT sink, order_id, event_id, amount, deferred_at FROM revenue_sink.deferred ORDER BY 2",
     "SELECT * FROM revenue_sink.settled ORDER BY 2",
     "SELECT sink, job, writer, epoch, opened_at, last_number FROM revenue_sink.writer",

@@ -48,6 +48,7 @@ class Values:
         self.tables = []                # of all sinks, with their schema
         self.own_tables = []            # tables of deltas of the role's own sinks
         self.secrets = []               # and what their fact views call stands() with
+        self.letters = []               # dead letters of the role's own sinks
         self.totals = False             # is the next call one for a sink in mode 'totals'?
         self.length = 1                 # of the arrays of a call
 
@@ -156,6 +157,8 @@ class Values:
         return self.rng.choice(TIDS)
 
     def bytes(self, name, odd):
+        if self.letters and not odd:
+            return self.rng.choice(self.letters)
         return "\\x" + "%x" % self.rng.getrandbits(8 * self.rng.choice([1, 16, 32, 500]) - 1 | 1) if odd \
             else "\\x%032x" % self.rng.getrandbits(128)
 
