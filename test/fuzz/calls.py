@@ -3,7 +3,8 @@ import json
 
 from values import literal
 
-HARMLESS = {"may_see", "may_dispose", "relation_of", "sink_problem"}     # tell no more than the system catalogs do
+# Of another role's sink they tell what the system catalogs tell, and that one may nothing.
+HARMLESS = {"may_see", "may_watch", "may_dispose", "relation_of", "sink_problem"}
 
 CATALOG = """
 SELECT p.oid::regprocedure::text, p.proname, p.prokind = 'p',
