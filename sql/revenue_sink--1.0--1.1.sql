@@ -306,7 +306,7 @@ CREATE OR REPLACE VIEW revenue_sink.sink WITH (security_barrier) AS
 		ON c.oid = revenue_sink.relation_of(s.name, 'ingest')
 	WHERE revenue_sink.may_watch(s.name) OR revenue_sink.may_dispose(s.name);
 COMMENT ON VIEW revenue_sink.sink IS
-	'the sinks that the current user owns or may read or write; for whoever reads all statistics all sinks';
+	'the sinks that the current user owns or may read or write; all sinks for whoever owns the extension or may read all statistics';
 
 CREATE OR REPLACE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 	SELECT s.name AS sink, c.applied, c.duplicate, c.deferred, c.conflict, c.late, c.rejected, c.batches,

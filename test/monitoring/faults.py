@@ -365,7 +365,7 @@ class LostTable:
 
 
 class LostTrigger:
-    """A trigger of the ingest view is gone, and with it the right of any role to watch the sink by its views."""
+    """A trigger of the ingest view is gone, and so the sink has no ingest view any more."""
 
     def begin(self):
         value("DROP TRIGGER revenue_sink_row ON unmarked_in")
