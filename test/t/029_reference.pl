@@ -15,12 +15,12 @@ use Test::More;
 
 # Everybody may execute these functions, because views call them, but they are no
 # part of the contract.
-my @INTERNAL = qw(counters events_of may_dispose may_see may_watch note_copy pool_usage prepared_batches
+my @INTERNAL = qw(counters events_of may_dispose may_see may_watch pool_usage prepared_batches
   relation_of revenue_of sink_problem stands stands_support unresolved winner_of);
 
 # Only the extension's owner may execute these: functions of triggers, and those
 # that the install script and merging call.
-my @OWNERS = qw(ingest refuse_write start_worker winner);
+my @OWNERS = qw(ingest note_copy refuse_write start_worker winner);
 
 my $file = ($ENV{DOCS} // "$FindBin::RealBin/../../docs") . '/reference.md';
 -r $file or die "$file is missing: copy docs to where test is, or set DOCS";
