@@ -21,7 +21,7 @@ import psycopg2.extensions
 
 from calls import Calls, HARMLESS
 from plant import ARRIVAL, MAKE_OWN, Planted, TEMPORARY
-from values import HIDDEN, OWN, Values
+from values import HIDDEN, literal, OWN, Values
 
 DATABASES = [("fuzz_utf8", "UTF8"), ("fuzz_ascii", "SQL_ASCII")]
 UPKEEP = 2000                   # calls between two looks at everything
@@ -94,7 +94,7 @@ class Session:
         except (psycopg2.Error, UnicodeError) as error:
             code, text = self.failed(error)
             texts.append(text)
-        if not code and self.points or statement.startswith("SAVEPOINT"):
+        if not code:
             self.note_point(statement)
         texts += self.conn.notices
         del self.conn.notices[:]
@@ -106,9 +106,12 @@ class Session:
         words = statement.split(" ")
         if words[0] == "SAVEPOINT":
             self.points.append(words[1])
-        elif words[0] in ("RELEASE", "ROLLBACK") and len(words) > 1:
+        elif words[-1] in self.points:
             last = len(self.points) - 1 - self.points[::-1].index(words[-1])
-            del self.points[last + (words[0] == "ROLLBACK"):]
+            if words[0] == "RELEASE":
+                del self.points[last:]
+            elif words[:2] == ["ROLLBACK", "TO"]:
+                del self.points[last + 1:]
 
     def failed(self, error):
         diag = getattr(error, "diag", None)
@@ -128,7 +131,7 @@ class Database:
         self.values.gids.append(self.planted.gid)
         self.calls = Calls(rng, self.values, self.planted.admin)
         self.sessions = []
-        self.lost = set()           # own sinks that were found to be gone
+        self.lost = []              # own sinks that were found to be gone
 
 
 class Fuzz:
@@ -203,7 +206,7 @@ class Fuzz:
             function.successes += answer[0] == ""
         self.judge(session, statement, function, sink, answer)
         if answer[0] == "42704" and sink in OWN:
-            session.database.lost.add(sink)
+            session.database.lost.append(sink)
         gids = session.database.values.gids
         if "pre_commit(" in statement:
             gids += [row[0] for row in answer[1] if row[0] and row[0].startswith("rs:")]
@@ -221,7 +224,8 @@ class Fuzz:
 
     def make_anew(self, session):
         """Make an own sink that was dropped. One without events can be imported into."""
-        name = session.database.lost.pop()
+        name = session.database.lost[0]
+        session.database.lost = [other for other in session.database.lost if other != name]
         self.play(session, MAKE_OWN[name])
         for _ in range(self.rng.randrange(6)):
             self.play_named(session, self.rng.choice(["import_totals", "import_seen"]))
@@ -274,9 +278,7 @@ class Fuzz:
             rows = self.play(session, "SELECT gid FROM pg_prepared_xacts WHERE owner = 'fuzz'"
                              " AND database = current_database() ORDER BY prepared")
             for (gid,) in rows or []:
-                gid = gid.replace("'", "''")
-                self.play(session, "%s PREPARED E'%s'" % (self.rng.choice(["COMMIT", "ROLLBACK"]),
-                                                           gid.replace("\\", "\\\\")))
+                self.play(session, "%s PREPARED %s" % (self.rng.choice(["COMMIT", "ROLLBACK"]), literal(gid)))
             self.check(database)
             self.tidy(database)
 
