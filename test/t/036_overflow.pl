@@ -48,10 +48,10 @@ sub is_whole
 
 my $overflowed = q(SELECT index_state = 'overflowed' FROM revenue_sink.stat_sink);
 
-# One call, which a crash cuts off, and the same call again
+# One call, which a crash cuts off before it can commit, and the same call again
 my $n = 300_000;
 my $writer = $node->background_psql('postgres', on_error_stop => 0);
-$writer->query_until(qr/sent/, "\\echo sent\n" . call(0, $n) . ";\n");
+$writer->query_until(qr/sent/, "\\echo sent\nBEGIN; " . call(0, $n) . ";\n");
 wait_until('the index is full', sub { sql($overflowed) eq 't' });
 kill_server($node);
 $writer->{run}->kill_kill;
