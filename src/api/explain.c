@@ -275,8 +275,8 @@ explain_settled(Explain *explain)
 
 /*
  * Add the dead letters that are copies of the event, and what has been decided on them.
- * Only those that are late have the time by which they are behind the horizon, as it is
- * now. Caller is connected by rsink_spi_begin().
+ * A late one has the time by which it is behind the horizon, as the horizon is now.
+ * Caller is connected by rsink_spi_begin().
  */
 static void
 explain_letters(Explain *explain)

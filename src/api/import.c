@@ -9,9 +9,9 @@
  * nothing else in it. Later merges add to it.
  *
  * So that check(), and a restore, can still compare the events that revenue counts
- * with those that were seen, sink_state says how many events have been imported in
- * either way. A total of which it is not known how many events it has is marked as
- * uncounted, and its column "events" counts those that are merged into it later.
+ * with the events that were seen, sink_state says how many events have been imported
+ * in either way. A total that was imported without the number of its events is marked
+ * as uncounted, and its column "events" counts the events that are merged into it later.
  *
  *-------------------------------------------------------------------------
  */

@@ -312,8 +312,9 @@ end_resolve(Resolve *r)
  * resolve(sink, resolution, letter[], note) -> bigint
  *
  * Counts or discards dead letters, all of them or none, and returns how many
- * resolutions that has made; those that there are already are left as they are. A NULL
- * instead of an array has no letters, as array_agg() returns it. Takes the maintenance lock. Raises undefined_object for a letter that the sink doesn't have,
+ * resolutions that has made; a resolution that exists already stays as it is. NULL
+ * stands for an array without letters, as array_agg() returns it. Takes the
+ * maintenance lock. Raises undefined_object for a letter that the sink doesn't have,
  * and object_not_in_prerequisite_state for one that was resolved the other way round or
  * can't be counted.
  */

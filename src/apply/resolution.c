@@ -13,7 +13,7 @@
  *	  forgotten it. It is looked up before the sink lock is taken.
  *	- A discarded one that is in time: its event_time was too far in the future, or
  *	  contradicted a copy that has expired. A sink watches for such events by a small
- *	  filter in shared memory, and looks up those that the filter has.
+ *	  filter in shared memory, and looks up an event that the filter has.
  *
  * If the transaction that resolves is open, such an event is deferred.
  *

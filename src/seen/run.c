@@ -65,7 +65,7 @@ typedef struct Run
 	uint32		nlive;			/* of these, not gone */
 	uint32		room;			/* for rows */
 	uint32		nlines;			/* of the filter; 0: none */
-	uint32		events;			/* of all rows, those that are gone included */
+	uint32		events;			/* of all rows, also of rows that are gone */
 	uint64		base;			/* number of the first row */
 	bool		ordered;		/* does each row end before the next one begins? */
 	Row			row[FLEXIBLE_ARRAY_MEMBER];

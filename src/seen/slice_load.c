@@ -277,10 +277,10 @@ load_slice(RsinkSink *sink, Relation sealed, const RsinkSliceRow *row)
 }
 
 /*
- * Bring the sink's slices in shared memory in line with the tables: remove those that
- * are gone, add those that a restore has brought, and load the fences of one slice that
- * lacks them, whose rows have moved to another file, or that a group, or a larger group,
- * has room for. Returns whether there is more to do.
+ * Bring the sink's slices in shared memory in line with the tables: remove slices that
+ * are gone, add slices that a restore has brought, and load the fences of one slice that
+ * lacks fences, whose rows have moved to another file, or that a group, or a larger
+ * group, has room for. Returns whether there is more to do.
  *
  * Takes RowExclusiveLock on the page table before AccessShareLock on the tables of
  * slices, as everybody does. Caller holds the maintenance lock.

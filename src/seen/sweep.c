@@ -53,8 +53,8 @@ enter_row(RsinkSink *sink, const RsinkPageReader *reader)
 }
 
 /*
- * Look at the rows of all runs of a sink, and remove from memory those that are gone or
- * can be entered in the index. Takes RowExclusiveLock on the page table, and the sink
+ * Look at the rows of all runs of a sink, and remove from the runs what is gone or can
+ * be entered in the index. Takes RowExclusiveLock on the page table, and the sink
  * lock for short moments. Heeds cancels. Caller holds the maintenance lock.
  */
 void

@@ -132,8 +132,8 @@ forget_epochs(const RsinkSink *sink)
 }
 
 /*
- * Fold dead letters to one row each, and forget those that are past their retention:
- * "retention" days after its resolution a resolved one, another one by a setting of its
+ * Fold dead letters to one row each, and forget letters that are past their retention:
+ * a resolved one "retention" days after its resolution, another one by a setting of its
  * own. A resolution stays.
  */
 static void
