@@ -329,7 +329,9 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 		  RsinkEvent **dead_letters, const char **reasons, int *ndead_letters)
 {
 	int			nkeys = 0;
+	RsinkTagTables tables;
 
+	rsink_slices_tables(&apply->sink->shared->slices, &tables);
 	for (int i = 0; i < n; i++)
 	{
 		RsinkEvent *hashed = &events[i];
@@ -354,6 +356,7 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 			continue;
 		}
 		rsink_fingerprint(apply->sink->key, hashed, &keys[nkeys].fp);
+		rsink_slices_prefetch(&tables, &keys[nkeys].fp);
 		keys[nkeys++].position = i;
 	}
 	return nkeys;

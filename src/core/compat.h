@@ -25,6 +25,7 @@
 #include "parser/parse_relation.h"
 #include "varatt.h"
 #define rsink_relfile(rel) ((rel)->rd_locator.relNumber)
+#define rsink_locator(rel) ((rel)->rd_locator)
 #define rsink_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
 #define rsink_schema_aclcheck(nsp, role, mode) \
@@ -37,6 +38,7 @@ typedef RTEPermissionInfo RsinkPermission;
 #define RSINK_CHECK_PERMS_ARGUMENTS rangetable, permissions, raise
 #else
 #define rsink_relfile(rel) ((rel)->rd_node.relNode)
+#define rsink_locator(rel) ((rel)->rd_node)
 #define rsink_owns_relation(relid, role) pg_class_ownercheck((relid), (role))
 #define rsink_schema_aclcheck(nsp, role, mode) \
 	pg_namespace_aclcheck((nsp), (role), (mode))

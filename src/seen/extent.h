@@ -15,10 +15,11 @@
 #include "seen/filter.h"
 #include "seen/pool.h"
 
-/* Where a row of a slice begins, and where it was when that was noted. */
+/* Where a row of a slice, or a piece of its filter, was when that was noted. */
 typedef struct RsinkFence
 {
-	uint64		first;			/* upper half of the row's least fingerprint */
+	uint64		first;			/* of a row: upper half of its least fingerprint; of a piece:
+								 * the buffer in which it was last, or InvalidBuffer */
 	BlockNumber block;
 	OffsetNumber offset;
 } RsinkFence;

@@ -83,28 +83,64 @@ rsink_hint_end(RsinkHintReader *reader)
 	reader->scan = NULL;
 }
 
+/* Does the table have this block? */
+static bool
+has_block(RsinkHintReader *reader, BlockNumber block)
+{
+	if (block >= reader->nblocks)
+		reader->nblocks = RelationGetNumberOfBlocks(reader->rel);
+	return block < reader->nblocks;
+}
+
+/* Take the row at this address of the pinned buffer, if there is one at this instant. */
+static bool
+take_row(RsinkHintReader *reader, const ItemPointerData *tid)
+{
+	HeapTuple	tuple = &reader->tuple;
+	Page		page = BufferGetPage(reader->buffer);
+	SnapshotData dirty;
+	ItemId		item;
+	bool		found;
+
+	LockBuffer(reader->buffer, BUFFER_LOCK_SHARE);
+	found = ItemPointerGetOffsetNumber(tid) <= PageGetMaxOffsetNumber(page) &&
+		ItemIdIsNormal(item = PageGetItemId(page, ItemPointerGetOffsetNumber(tid)));
+	if (found)
+	{
+		tuple->t_self = *tid;
+		tuple->t_tableOid = RelationGetRelid(reader->rel);
+		tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+		tuple->t_len = ItemIdGetLength(item);
+		InitDirtySnapshot(dirty);
+		found = HeapTupleSatisfiesVisibility(tuple, &dirty, reader->buffer);
+	}
+	LockBuffer(reader->buffer, BUFFER_LOCK_UNLOCK);
+	reader->unfinished = found && TransactionIdIsValid(dirty.xmin);
+	return found;
+}
+
 /*
  * Read the row at this address into the reader's tuple, which stays until the next row
- * is read. False: there is none, or the address is invalid. The table is open.
+ * is read. The row's block was last seen in the buffer "recent", if that is valid; the
+ * reader's buffer is the one where it is now. False: there is no row, or the address is
+ * invalid. The table is open.
  */
 bool
-rsink_hint_follow(RsinkHintReader *reader, const ItemPointerData *tid)
+rsink_hint_follow(RsinkHintReader *reader, const ItemPointerData *tid, Buffer recent)
 {
-	SnapshotData dirty;
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
 
 	rsink_hint_rest(reader);
-	if (!ItemPointerIsValid(tid) ||
-		ItemPointerGetBlockNumberNoCheck(tid) >= RelationGetNumberOfBlocks(reader->rel))
+	if (!ItemPointerIsValid(tid) || !has_block(reader, block))
 		return false;
-	InitDirtySnapshot(dirty);
-	reader->tuple.t_self = *tid;
-	if (!heap_fetch(reader->rel, &dirty, &reader->tuple, &reader->buffer, false))
-	{
-		reader->buffer = InvalidBuffer;
-		return false;
-	}
-	reader->unfinished = TransactionIdIsValid(dirty.xmin);
-	return true;
+	if (BufferIsValid(recent) && ReadRecentBuffer(rsink_locator(reader->rel), MAIN_FORKNUM, block, recent))
+		reader->buffer = recent;
+	else
+		reader->buffer = ReadBuffer(reader->rel, block);
+	if (take_row(reader, tid))
+		return true;
+	rsink_hint_rest(reader);
+	return false;
 }
 
 /*
@@ -134,5 +170,5 @@ rsink_hint_search(RsinkHintReader *reader, int32 slice, Datum second, RegProcedu
 		tid = reader->slot->tts_tid;
 	ExecClearTuple(reader->slot);
 	MemoryContextSwitchTo(old);
-	return found && rsink_hint_follow(reader, &tid);
+	return found && rsink_hint_follow(reader, &tid, InvalidBuffer);
 }

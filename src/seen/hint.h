@@ -21,6 +21,8 @@ typedef struct RsinkHintReader
 	int			attnum;			/* column of the slice, the first one of the primary key */
 	MemoryContext context;		/* in which the table is opened */
 	Relation	rel;			/* NULL until the first row is asked for */
+	BlockNumber nblocks;		/* the table has at least so many: our lock on it stops
+								 * truncation */
 	Relation	index;
 	IndexScanDesc scan;			/* NULL until an address was wrong or missing */
 	TupleTableSlot *slot;
@@ -34,7 +36,7 @@ extern void rsink_hint_begin(RsinkHintReader *reader, Oid relid, int attnum);
 extern void rsink_hint_open(RsinkHintReader *reader);
 extern void rsink_hint_rest(RsinkHintReader *reader);
 extern void rsink_hint_end(RsinkHintReader *reader);
-extern bool rsink_hint_follow(RsinkHintReader *reader, const ItemPointerData *tid);
+extern bool rsink_hint_follow(RsinkHintReader *reader, const ItemPointerData *tid, Buffer recent);
 extern bool rsink_hint_search(RsinkHintReader *reader, int32 slice, Datum second, RegProcedure at_most);
 
 #endif							/* RSINK_HINT_H */

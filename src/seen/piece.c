@@ -52,19 +52,20 @@ take_piece(RsinkHintReader *reader, const RsinkPieceAsk *ask, uint32 *nlines)
 }
 
 /*
- * Read a piece: sets *nlines, and returns the lines, which stay until the reader reads
- * on. NULL if the piece is missing or damaged. Opens the table of filters, with
+ * Read a piece: sets *nlines and ask->buffer, and returns the lines, which stay until the
+ * reader reads on. NULL if the piece is missing or damaged. Opens the table of filters, with
  * AccessShareLock. Heeds no cancels.
  */
 const char *
-rsink_piece_read(RsinkHintReader *reader, const RsinkPieceAsk *ask, uint32 *nlines)
+rsink_piece_read(RsinkHintReader *reader, RsinkPieceAsk *ask, uint32 *nlines)
 {
 	const char *lines = NULL;
 
 	rsink_hint_open(reader);
-	if (rsink_hint_follow(reader, &ask->tid))
+	if (rsink_hint_follow(reader, &ask->tid, ask->buffer))
 		lines = take_piece(reader, ask, nlines);
 	if (lines == NULL && rsink_hint_search(reader, ask->slice, Int32GetDatum((int32) ask->piece), F_INT4LE))
 		lines = take_piece(reader, ask, nlines);
+	ask->buffer = reader->buffer;
 	return lines;
 }

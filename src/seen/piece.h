@@ -16,6 +16,15 @@
 /* The lines of a piece of a filter, of which a row has one. */
 #define RSINK_PIECE_LINES 126
 
+/*
+ * Where the lines begin in the page of a whole piece: its tuple lies at the end of the page.
+ * This is for prefetching, and nothing depends on it.
+ */
+#define RSINK_PIECE_START \
+	(BLCKSZ - MAXALIGN(MAXALIGN(SizeofHeapTupleHeader) + 2 * sizeof(int32) + VARHDRSZ + \
+					   RSINK_PIECE_LINES * RSINK_LINE_BYTES) + \
+	 MAXALIGN(SizeofHeapTupleHeader) + 2 * sizeof(int32) + VARHDRSZ)
+
 /* The number of pieces of a filter of so many lines. */
 #define RSINK_FILTER_PIECES(nlines) (((nlines) + RSINK_PIECE_LINES - 1) / RSINK_PIECE_LINES)
 
@@ -26,12 +35,13 @@ typedef struct RsinkPieceAsk
 	uint32		nlines;			/* of the whole filter */
 	uint32		piece;
 	ItemPointerData tid;		/* where the piece was; invalid if that isn't known */
+	Buffer		buffer;			/* in which the piece was last, or InvalidBuffer */
 	int			from;			/* the first key */
 	int			nkeys;
 } RsinkPieceAsk;
 
 extern const char *rsink_piece_lines(HeapTuple tuple, TupleDesc desc, int32 *slice, uint32 *piece, uint32 *nlines);
-extern const char *rsink_piece_read(RsinkHintReader *reader, const RsinkPieceAsk *ask, uint32 *nlines);
+extern const char *rsink_piece_read(RsinkHintReader *reader, RsinkPieceAsk *ask, uint32 *nlines);
 
 /* Ask the CPU for the line of a key, which need not be in the piece. */
 static inline void

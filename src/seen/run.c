@@ -14,7 +14,8 @@
  * for it, a filter over their events, which spares most look-ups the rows. Runs without
  * a filter take 24 bytes per page row, so there is memory for as many events as a disk
  * can hold, if they come in large calls. That is a state to get out of: once the
- * transactions have ended, the worker seals the rows.
+ * transactions have ended, the worker seals the rows. If there is no memory for another
+ * run, the filter of the newest one makes way for its rows.
  *
  * A row that is deleted, or whose transaction is rolled back, stays here until the worker
  * finds that its address leads nowhere (sweep.c). No function here raises an error but
@@ -137,17 +138,36 @@ has_room(const RsinkRuns *runs, const Run *run, uint64 first, int n)
 }
 
 /*
+ * Make room for another row in the newest run, where there is no memory for a new one: the
+ * run's filter makes way. False: there is no room.
+ */
+static bool
+widen(const RsinkRuns *runs, Run *run)
+{
+	if (run == NULL || run->base + run->nrows != runs->nrows)
+		return false;
+	run->nlines = 0;
+	run->room = (uint32) ((rsink_pool->chunk_bytes - offsetof(Run, row)) / sizeof(Row));
+	return run->nrows < run->room;
+}
+
+/*
  * Add a page row of n sorted keys. False: there is no memory. Caller holds the sink lock
  * exclusively.
  */
 bool
 rsink_runs_add(RsinkRuns *runs, const RsinkKey *keys, int n, const ItemPointerData *tid)
 {
-	Run		   *run = run_at(runs->newest);
+	Run		   *newest = run_at(runs->newest);
+	Run		   *run = has_room(runs, newest, keys[0].fp.hi, n) ? newest : new_run(runs);
 	Row		   *row;
 
-	if (!has_room(runs, run, keys[0].fp.hi, n) && (run = new_run(runs)) == NULL)
-		return false;
+	if (run == NULL)
+	{
+		if (!widen(runs, newest))
+			return false;
+		run = newest;
+	}
 	row = &run->row[run->nrows];
 	row->first = keys[0].fp.hi;
 	row->last = keys[n - 1].fp.hi;

@@ -54,6 +54,7 @@
 #include "seen/seen_page.h"
 #include "seen/slice.h"
 #include "seen/slice_load.h"
+#include "seen/slice_write.h"
 #include "sink/choice.h"
 #include "sink/sink.h"
 #include "sink/slot.h"
@@ -137,122 +138,6 @@ harvest(RsinkSeen *seen, int64 most, Harvest *h)
 	UnregisterSnapshot(snapshot);
 }
 
-/* The number of a new slice. Caller is connected by rsink_spi_begin(). */
-static int32
-new_slice(const RsinkSink *sink)
-{
-	rsink_spi(SPI_OK_SELECT, "SELECT max(slice) + 1 FROM revenue_sink.%s", get_rel_name(sink->slice));
-	return (int32) rsink_spi_int64(0, 1, 1);
-}
-
-/*
- * The end of the row of a slice that begins with this one of n sorted keys. Keys whose
- * upper halves are equal are never parted, so that one fence leads to all of them.
- */
-static int
-row_end(const RsinkKey *keys, int from, int n)
-{
-	int			end = Min(from + RSINK_PAGE_MAX, n);
-
-	while (end < n && end > from + 1 && keys[end].fp.hi == keys[end - 1].fp.hi)
-		end--;
-	return end;
-}
-
-/* The fences of a slice's rows and of its filter's pieces, as they are written. */
-typedef struct Fences
-{
-	RsinkFence *fence;
-	uint32		n;
-} Fences;
-
-static void
-note_fence(Fences *fences, uint64 first, const ItemPointerData *tid)
-{
-	fences->fence[fences->n].first = first;
-	fences->fence[fences->n].block = ItemPointerGetBlockNumber(tid);
-	fences->fence[fences->n++].offset = ItemPointerGetOffsetNumber(tid);
-}
-
-/* Insert the rows of a slice, and add their fences. Returns how many there are. */
-static uint32
-write_rows(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, Fences *fences)
-{
-	RsinkTable	table;
-
-	rsink_table_open(&table, sink->sealed);
-	for (int from = 0, end; from < n; from = end)
-	{
-		HeapTuple	tuple;
-
-		CHECK_FOR_INTERRUPTS();
-		end = row_end(keys, from, n);
-		tuple = rsink_sealed_form(RelationGetDescr(table.rel), number, keys + from, end - from);
-		rsink_table_insert(&table, tuple);
-		note_fence(fences, keys[from].fp.hi, &tuple->t_self);
-		heap_freetuple(tuple);
-	}
-	rsink_table_close(&table);
-	return fences->n;
-}
-
-/* Insert the pieces of the filter of n keys, and add their fences. */
-static void
-write_filter(const RsinkSink *sink, int32 number, const RsinkKey *keys, int n, uint32 nlines, Fences *fences)
-{
-	bytea	   *bytes = palloc(VARHDRSZ + RSINK_PIECE_LINES * RSINK_LINE_BYTES);
-	uint64	   *lines = palloc(RSINK_PIECE_LINES * RSINK_LINE_BYTES);
-	RsinkTable	table;
-	int			i = 0;
-
-	rsink_table_open(&table, sink->filter);
-	for (uint32 first = 0; first < nlines; first += RSINK_PIECE_LINES)
-	{
-		uint32		end = Min(first + RSINK_PIECE_LINES, nlines);
-		Size		size = (end - first) * RSINK_LINE_BYTES;
-		Datum		values[Natts_filter];
-		bool		nulls[Natts_filter] = {false};
-		HeapTuple	tuple;
-
-		CHECK_FOR_INTERRUPTS();
-		memset(lines, 0, size);
-		for (uint32 line; i < n && (line = rsink_filter_line(&keys[i].fp, nlines)) < end; i++)
-			rsink_filter_set(lines + (Size) (line - first) * RSINK_LINE_WORDS, &keys[i].fp);
-		SET_VARSIZE(bytes, VARHDRSZ + size);
-		memcpy(VARDATA(bytes), lines, size);
-		values[Anum_filter_slice - 1] = Int32GetDatum(number);
-		values[Anum_filter_piece - 1] = Int32GetDatum(first / RSINK_PIECE_LINES);
-		values[Anum_filter_lines - 1] = PointerGetDatum(bytes);
-		tuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
-		rsink_table_insert(&table, tuple);
-		note_fence(fences, first / RSINK_PIECE_LINES, &tuple->t_self);
-		heap_freetuple(tuple);
-	}
-	rsink_table_close(&table);
-	pfree(bytes);
-	pfree(lines);
-}
-
-/* Insert the row that describes a slice. */
-static void
-write_slice(const RsinkSink *sink, int32 number, const Harvest *h, uint32 nrows, uint32 nlines)
-{
-	Datum		values[Natts_slice];
-	bool		nulls[Natts_slice] = {false};
-	RsinkTable	table;
-
-	values[Anum_slice_slice - 1] = Int32GetDatum(number);
-	values[Anum_slice_events - 1] = Int64GetDatum(h->nkeys);
-	values[Anum_slice_newest - 1] = TimestampTzGetDatum(h->newest);
-	values[Anum_slice_rows - 1] = Int32GetDatum((int32) nrows);
-	values[Anum_slice_lines - 1] = Int32GetDatum((int32) nlines);
-	values[Anum_slice_own_newest - 1] = TimestampTzGetDatum(h->own_newest);
-	nulls[Anum_slice_own_newest - 1] = h->own_newest == DT_NOBEGIN;
-	rsink_table_open(&table, sink->slice);
-	rsink_table_insert_values(&table, values, nulls);
-	rsink_table_close(&table);
-}
-
 /* Delete the page rows of the sorted keys, whose entries leave the index after the commit. */
 static void
 delete_rows(RsinkSeen *seen, const Harvest *h, const RsinkKey *keys)
@@ -267,36 +152,6 @@ delete_rows(RsinkSeen *seen, const Harvest *h, const RsinkKey *keys)
 	}
 	pg_atomic_fetch_sub_u32(&seen->shared->small_rows,
 							Min(pg_atomic_read_u32(&seen->shared->small_rows), (uint32) h->nsmall));
-}
-
-/*
- * Tell shared memory of a slice, with its fences, the first nrows of which are those of
- * rows, as far as there is room for them. The transaction must commit right after.
- */
-static void
-publish(RsinkSink *sink, int32 number, const RsinkKey *keys, int n, const Fences *fences, uint32 nrows,
-		uint32 nlines)
-{
-	RsinkSlices *slices = &sink->shared->slices;
-	RsinkSlice	slice = {.number = number,.nlines = nlines};
-
-	rsink_slice_allocate(slices, &slice, n, nrows);
-	if (slice.group >= 0 && !rsink_group_enter(slices, &slice, keys, n))
-		slice.group = -1;		/* the group is full before it should be */
-	for (uint32 i = 0; i < slice.extent.nfences; i++)
-		*rsink_extent_fence(&slice.extent, i) = fences->fence[i];
-	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
-	if (sink->shared->seen == sink->seen && slices->loaded)
-	{
-		rsink_slices_put(slices, &slice);
-		LWLockRelease(&sink->shared->lock);
-		return;
-	}
-	LWLockRelease(&sink->shared->lock);
-	rsink_extent_free(&slice.extent);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("sink \"%s\" has been adopted while its events were sealed", sink->name)));
 }
 
 /*
@@ -339,7 +194,7 @@ to_be_sealed(const RsinkShared *shared)
 {
 	double		entries = (double) shared->index.nentries + (double) shared->runs.events;
 
-	if (!shared->built || entries <= rsink_hot_limit() || shared->slices.n >= RSINK_MAX_SLICES)
+	if (!shared->built || entries <= rsink_hot_limit() || shared->slices.n >= RSINK_MAX_SLICES - 1)
 		return 0;
 	return Min(rsink_seal_most(), (int64) (entries - rsink_hot_limit() * SEAL_LEAVE));
 }
@@ -370,22 +225,13 @@ rsink_seal(RsinkSink *sink)
 	{
 		RsinkKey   *scratch = palloc_extended(h.nkeys * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
 		const RsinkKey *keys = rsink_sort_keys(h.keys, scratch, h.nkeys);
-		uint32		nlines = rsink_filter_lines(h.nkeys);
-		Fences		fences = {0};
-		uint32		nrows;
-		RsinkSpi	spi;
-		int32		number;
+		RsinkSliceWriter writer;
 
-		rsink_spi_begin(&spi);
-		number = new_slice(sink);
-		rsink_spi_end(&spi);
-		fences.fence = palloc_extended((2 * (h.nkeys / RSINK_PAGE_MAX) + 2 + RSINK_FILTER_PIECES(nlines)) *
-									   sizeof(RsinkFence), MCXT_ALLOC_HUGE);
-		nrows = write_rows(sink, number, keys, h.nkeys, &fences);
-		write_filter(sink, number, keys, h.nkeys, nlines, &fences);
-		write_slice(sink, number, &h, nrows, nlines);
+		rsink_slice_begin(&writer, sink, h.nkeys);
+		rsink_slice_add(&writer, keys, h.nkeys);
+		rsink_slice_end(&writer, h.newest, h.own_newest);
 		delete_rows(&seen, &h, keys);
-		publish(sink, number, keys, h.nkeys, &fences, nrows, nlines);
+		rsink_slice_publish(&writer, keys);
 		sealed = h.nkeys;
 	}
 	rsink_seen_end(&seen);
@@ -411,8 +257,5 @@ rsink_expire_slice(RsinkSink *sink, TimestampTz horizon, int64 *events)
 		return 0;
 	number = (int32) rsink_spi_int64(0, 1, 0);
 	*events += rsink_spi_int64(0, 2, 0);
-	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE slice = %d", get_rel_name(sink->slice), number);
-	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE slice = %d", get_rel_name(sink->filter), number);
-	return rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE slice = %d",
-					 get_rel_name(sink->sealed), number);
+	return rsink_slice_delete(sink, number);
 }

@@ -110,7 +110,7 @@ take_row(RsinkSealedReader *reader, const ItemPointerData *tid, int32 slice, uin
 static bool
 find_row(RsinkSealedReader *reader, const RsinkCandidate *candidate, const ItemPointerData *tid, uint64 hi)
 {
-	return (rsink_hint_follow(&reader->hint, tid) && take_row(reader, tid, candidate->slice, hi) &&
+	return (rsink_hint_follow(&reader->hint, tid, InvalidBuffer) && take_row(reader, tid, candidate->slice, hi) &&
 			reader->row.first == candidate->fence.first) ||
 		(rsink_hint_search(&reader->hint, candidate->slice, Int64GetDatum(rsink_sealed_first(hi)), F_INT8LE) &&
 		 take_row(reader, tid, candidate->slice, hi));

@@ -26,6 +26,7 @@
 
 #include "executor/instrument.h"
 #include "miscadmin.h"
+#include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 
@@ -42,10 +43,11 @@
 #include "seen/slice.h"
 #include "sink/slot.h"
 
-/* Cache lines and blocks are asked for this many keys and blocks ahead. */
+/* Cache lines and blocks are asked for this many keys, blocks, lines and pieces ahead. */
 #define PREFETCH_KEYS	8
 #define PREFETCH_BLOCKS 32
 #define PREFETCH_LINES	12
+#define PREFETCH_PIECES 6
 
 /* If more rows than this have come into runs since they were asked, they are asked again. */
 #define NEWER_ROWS		8192
@@ -128,38 +130,70 @@ pin_blocks(RsinkLookup *lookup, const ItemPointerData *tids, int n)
 	pfree(blocks);
 }
 
-/* Add to the answer which of the keys the pieces of filters that are to be asked let pass. */
+/* Ask the CPU for what will be read of a piece, if its buffer is known. */
 static void
-ask_pieces(RsinkSeen *seen, RsinkSliceAnswer *answer)
+prefetch_piece(const RsinkPieceAsk *ask, const RsinkKey *keys)
 {
-	RsinkHintReader *reader = &seen->pieces;
-	int			from = answer->ncandidates;
+#if defined(__GNUC__)
+	const char *page;
 
-	for (int i = 0; i < answer->nasks; i++)
+	if (!BufferIsValid(ask->buffer))
+		return;
+	__builtin_prefetch(GetBufferDescriptor(ask->buffer - 1));
+	page = (const char *) BufferGetPage(ask->buffer);
+	__builtin_prefetch(page);
+	__builtin_prefetch(page + RSINK_LINE_BYTES);
+	for (int i = ask->from; i < ask->from + Min(ask->nkeys, PREFETCH_LINES); i++)
+		rsink_piece_prefetch(ask, page + RSINK_PIECE_START, RSINK_PIECE_LINES, &keys[i].fp);
+#endif
+}
+
+/* Add to the answer which of the keys a piece of a filter lets pass. */
+static void
+ask_piece(RsinkHintReader *reader, RsinkPieceAsk *ask, RsinkSliceAnswer *answer)
+{
+	uint32		nlines = 0;
+	const char *lines = rsink_piece_read(reader, ask, &nlines);
+	int			end = ask->from + ask->nkeys;
+
+	for (int key = ask->from; key < end; key++)
 	{
-		const RsinkPieceAsk *ask = &answer->asks[i];
-		uint32		nlines = 0;
-		const char *lines;
-
-		CHECK_FOR_INTERRUPTS();
-		lines = rsink_piece_read(reader, ask, &nlines);
-		for (int key = ask->from; lines != NULL && key < ask->from + Min(ask->nkeys, PREFETCH_LINES); key++)
-			rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key].fp);
-		for (int key = ask->from; key < ask->from + ask->nkeys; key++)
+		if (lines != NULL && key + PREFETCH_LINES < end)
+			rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key + PREFETCH_LINES].fp);
+		if (unlikely(rsink_piece_has(ask, lines, nlines, &answer->keys[key].fp)))
 		{
-			if (lines != NULL && key + PREFETCH_LINES < ask->from + ask->nkeys)
-				rsink_piece_prefetch(ask, lines, nlines, &answer->keys[key + PREFETCH_LINES].fp);
-			if (unlikely(rsink_piece_has(ask, lines, nlines, &answer->keys[key].fp)))
-			{
-				RsinkCandidate candidate = {.key = key,.slice = ask->slice,.fence.block = InvalidBlockNumber};
+			RsinkCandidate candidate = {.key = key,.slice = ask->slice,.fence.block = InvalidBlockNumber};
 
-				rsink_slices_add(answer, &candidate);
-			}
+			rsink_slices_add(answer, &candidate);
 		}
 	}
-	rsink_hint_rest(reader);
-	if (answer->ncandidates > from)
-		rsink_slices_lead(&seen->shared->slices, answer, from);
+}
+
+/* Add to the answer which of n sorted keys the filters of cold slices let pass. */
+static void
+ask_cold(RsinkSeen *seen, int n, RsinkSliceAnswer *answer)
+{
+	RsinkSlices *slices = &seen->shared->slices;
+	RsinkPieceAsk *asks = palloc(n * sizeof(RsinkPieceAsk));
+
+	for (int i = 0; i < answer->ncold; i++)
+	{
+		int			from = answer->ncandidates;
+		int			nasks = rsink_slices_pieces(slices, &answer->cold[i], answer->keys, n, asks);
+
+		for (int a = 0; a < nasks; a++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (a + PREFETCH_PIECES < nasks)
+				prefetch_piece(&asks[a + PREFETCH_PIECES], answer->keys);
+			ask_piece(&seen->pieces, &asks[a], answer);
+		}
+		rsink_hint_rest(&seen->pieces);
+		rsink_slices_note(slices, answer->cold[i].number, asks, nasks);
+		if (answer->ncandidates > from)
+			rsink_slices_lead(slices, answer, from);
+	}
+	pfree(asks);
 }
 
 /*
@@ -171,11 +205,10 @@ void
 rsink_lookup_candidates(RsinkSeen *seen, const RsinkKey *keys, int n, RsinkSliceAnswer *answer)
 {
 	rsink_slices_ask(&seen->shared->slices, keys, n, answer);
-	if (answer->nasks > 0)
-	{
-		ask_pieces(seen, answer);
-		pfree(answer->asks);
-	}
+	if (answer->ncold > 0)
+		ask_cold(seen, n, answer);
+	if (answer->cold != NULL)
+		pfree(answer->cold);
 }
 
 /* Ask the sealed slices for n sorted keys. */

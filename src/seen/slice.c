@@ -36,9 +36,14 @@
 /* The CPU is asked for lines of a filter this many keys ahead. */
 #define PREFETCH_AHEAD	12
 
-/* The first group of a sink is for so many slices; and another one is larger by this. */
+/*
+ * A group is for so many slices as sealing makes them, at least: fewer slices are asked in
+ * less time by their filters. Another group is larger by this, and takes at most this part
+ * of the memory that is left.
+ */
 #define FIRST_SLICES	8
 #define GROUP_GROWTH	2
+#define GROUP_PART		(3.0 / 4)
 
 /* Keys that are entered into a group's table in one hold of the slices lock. */
 #define ENTER_HOLD		1024
@@ -168,11 +173,16 @@ largest_group(const RsinkSlices *slices, int64 events)
 	return largest;
 }
 
-/* The events that a new group has memory for: half of what is left but for the reserve. */
+/*
+ * The events that a new group has memory for, the reserve aside; 0 if these are so few
+ * that a group isn't worth while. Sealing makes slices of at most "most" events.
+ */
 static int64
-group_fit(double reserve)
+group_fit(int64 most, double reserve)
 {
-	return (int64) ((rsink_pool_free() - reserve) * rsink_pool_bytes() / 2 / RSINK_TAG_BYTES);
+	int64		fit = (int64) ((rsink_pool_free() - reserve) * rsink_pool_bytes() * GROUP_PART / RSINK_TAG_BYTES);
+
+	return fit < FIRST_SLICES * most ? 0 : fit;
 }
 
 /*
@@ -181,26 +191,38 @@ group_fit(double reserve)
  * than many small ones.
  */
 bool
-rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events, double reserve)
+rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events, int64 most, double reserve)
 {
 	int			largest = largest_group(slices, events);
 
 	if (slice->group < 0)
-		return largest >= 0 || group_fit(reserve) >= FIRST_SLICES * events;
+		return largest >= 0 || group_fit(most, reserve) >= events;
 	return largest >= 0 && largest != slice->group &&
 		slices->group[largest].room >= slices->group[slice->group].room * GROUP_GROWTH;
 }
 
+/* The events of the cold slices, by the size of their filters. */
+static int64
+cold_events(const RsinkSlices *slices)
+{
+	int64		events = 0;
+
+	for (uint32 i = 0; i < slices->n; i++)
+		if (slices->slice[i].group < 0)
+			events += (int64) slices->slice[i].nlines * RSINK_LINE_BYTES * 8 / RSINK_FILTER_BITS;
+	return events;
+}
+
 /*
- * Make a new group, in at most half of the memory that is left. It has room for the
- * slices that the sink's smaller groups have, too, which come over one by one. Returns
- * -1 if there is no memory for a slice of so many events.
+ * Make a new group. It has room for the cold slices, and for those of the sink's smaller
+ * groups, too, which come over one by one. Returns -1 if there is no memory for a group,
+ * or not for a slice of so many events.
  */
 static int
 new_group(RsinkSlices *slices, int64 events, int64 most, double reserve)
 {
-	int64		fit = group_fit(reserve);
-	int64		room = FIRST_SLICES * most;
+	int64		fit = group_fit(most, reserve);
+	int64		room = Max(FIRST_SLICES * most, events) + cold_events(slices);
 	RsinkGroup *group = NULL;
 
 	for (int i = 0; i < RSINK_MAX_GROUPS; i++)
@@ -210,14 +232,14 @@ new_group(RsinkSlices *slices, int64 events, int64 most, double reserve)
 		else if (slices->group[i].room < RSINK_TAG_SLICES * most / GROUP_GROWTH)
 			room += slices->group[i].events * GROUP_GROWTH;
 	}
-	if (group == NULL || fit < events)
+	if (group == NULL || fit == 0 || fit < events)
 		return -1;
 
 	/* somebody may have made it and failed before a slice came into it */
 	rsink_extent_free(&group->extent);
 	group->events = 0;
 	group->last = 0;
-	group->room = Min(Min(room, RSINK_TAG_SLICES * most), fit);
+	group->room = Min(Min(room, Max(RSINK_TAG_SLICES * most, events)), fit);
 	for (int i = 0; i <= RSINK_TAG_SLICES; i++)
 		group->slice[i] = -1;
 	if (!rsink_extent_allocate(&group->extent, 0, rsink_tags_lines(group->room), reserve))
@@ -356,50 +378,52 @@ ask_group(RsinkSliceAnswer *answer, const RsinkSlices *slices, const RsinkGroup 
 	pfree(sorted);
 }
 
-/* Add to the answer which pieces of a cold slice's filter are to be asked for n keys. */
+/* Add the cold slices to the answer. */
 static void
-ask_pieces(RsinkSliceAnswer *answer, const RsinkSlice *slice, int n)
+list_cold(RsinkSliceAnswer *answer, const RsinkSlices *slices)
 {
-	RsinkPieceAsk *ask = NULL;
-
-	for (int i = 0; i < n; i++)
+	answer->cold = palloc((slices->n + 1) * sizeof(RsinkColdSlice));
+	for (uint32 i = 0; i < slices->n; i++)
 	{
-		uint32		piece = rsink_filter_line(&answer->keys[i].fp, slice->nlines) / RSINK_PIECE_LINES;
+		const RsinkSlice *slice = &slices->slice[i];
 
-		if (ask != NULL && ask->piece == piece)
-		{
-			ask->nkeys++;
-			continue;
-		}
-		if (answer->nasks == answer->ask_room)
-		{
-			answer->ask_room = Max(64, answer->ask_room * 2);
-			if (answer->asks == NULL)
-				answer->asks = palloc(answer->ask_room * sizeof(RsinkPieceAsk));
-			else
-				answer->asks = repalloc_huge(answer->asks, answer->ask_room * sizeof(RsinkPieceAsk));
-		}
-		ask = &answer->asks[answer->nasks++];
-		*ask = (RsinkPieceAsk)
-		{
-			.slice = slice->number,.nlines = slice->nlines,.piece = piece,.from = i,.nkeys = 1
-		};
-		ItemPointerSetInvalid(&ask->tid);
-		if (slice->nrows + piece < slice->extent.nfences)
-		{
-			const RsinkFence *fence = rsink_extent_fence(&slice->extent, slice->nrows + piece);
-
-			if (fence->block != InvalidBlockNumber)
-				ItemPointerSet(&ask->tid, fence->block, fence->offset);
-		}
+		if (slice->group < 0)
+			answer->cold[answer->ncold++] = (RsinkColdSlice) {.number = slice->number,.nlines = slice->nlines};
 	}
+}
+
+/* Find out where the groups' tables are. Takes the slices lock in share mode. */
+void
+rsink_slices_tables(RsinkSlices *slices, RsinkTagTables *tables)
+{
+	tables->n = 0;
+	if (slices->n == 0)
+		return;
+	LWLockAcquire(&slices->lock, LW_SHARED);
+	for (int g = 0; g < RSINK_MAX_GROUPS; g++)
+		if (slices->group[g].nslices > 0)
+			tables->table[tables->n++] = slices->group[g].extent;
+	LWLockRelease(&slices->lock);
+}
+
+/*
+ * Ask the CPU for what a look-up in these tables will read. On small pages of memory each
+ * look-up misses the TLB, which takes long; so whoever has other work to do meanwhile asks
+ * early. The tables may have been freed: then their memory is somebody else's, and this
+ * asks in vain.
+ */
+void
+rsink_slices_prefetch(const RsinkTagTables *tables, const RsinkFingerprint *fp)
+{
+	for (int i = 0; i < tables->n; i++)
+		rsink_tags_prefetch(&tables->table[i], fp);
 }
 
 /*
  * Which of n sorted keys may be in which slice? Sets the answer, whose arrays are in the
- * current memory context. A key that is no candidate, and that none of the pieces that
- * are to be asked lets pass, is in none of the slices of this generation. Takes the
- * slices lock in share mode.
+ * current memory context. A key that is no candidate, and that the filter of no cold slice
+ * lets pass, is in none of the slices of this generation. Takes the slices lock in share
+ * mode.
  */
 void
 rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n, RsinkSliceAnswer *answer)
@@ -415,9 +439,8 @@ rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n, RsinkSliceAns
 	for (int g = 0; g < RSINK_MAX_GROUPS && maybe != NULL; g++)
 		if (slices->group[g].nslices > 0)
 			ask_group(answer, slices, &slices->group[g], n, maybe);
-	for (uint32 s = 0; s < slices->n && maybe != NULL; s++)
-		if (slices->slice[s].group < 0)
-			ask_pieces(answer, &slices->slice[s], n);
+	if (maybe != NULL)
+		list_cold(answer, slices);
 	LWLockRelease(&slices->lock);
 	if (maybe != NULL)
 		pfree(maybe);
@@ -431,6 +454,78 @@ find_slice(const RsinkSlices *slices, int32 number)
 		if (slices->slice[i].number == number)
 			return &slices->slice[i];
 	return NULL;
+}
+
+/* The fence of a piece of a slice's filter, or NULL. */
+static RsinkFence *
+piece_fence(const RsinkSlice *slice, uint32 piece)
+{
+	if (slice == NULL || slice->nrows + piece >= slice->extent.nfences)
+		return NULL;
+	return rsink_extent_fence(&slice->extent, slice->nrows + piece);
+}
+
+/*
+ * Which pieces of a cold slice's filter are to be asked for n sorted keys, and where were
+ * they? There is room for an answer per key. Returns how many pieces. Takes the slices
+ * lock in share mode.
+ */
+int
+rsink_slices_pieces(RsinkSlices *slices, const RsinkColdSlice *cold, const RsinkKey *keys, int n,
+					RsinkPieceAsk *asks)
+{
+	const RsinkSlice *slice;
+	int			nasks = 0;
+
+	LWLockAcquire(&slices->lock, LW_SHARED);
+	slice = find_slice(slices, cold->number);
+	for (int i = 0; i < n; i++)
+	{
+		uint32		piece = rsink_filter_line(&keys[i].fp, cold->nlines) / RSINK_PIECE_LINES;
+		const RsinkFence *fence;
+		RsinkPieceAsk *ask;
+
+		if (nasks > 0 && asks[nasks - 1].piece == piece)
+		{
+			asks[nasks - 1].nkeys++;
+			continue;
+		}
+		ask = &asks[nasks++];
+		*ask = (RsinkPieceAsk)
+		{
+			.slice = cold->number,.nlines = cold->nlines,.piece = piece,.from = i,.nkeys = 1
+		};
+		ItemPointerSetInvalid(&ask->tid);
+		fence = piece_fence(slice, piece);
+		if (fence != NULL && fence->block != InvalidBlockNumber)
+		{
+			ItemPointerSet(&ask->tid, fence->block, fence->offset);
+			ask->buffer = (Buffer) fence->first;
+		}
+	}
+	LWLockRelease(&slices->lock);
+	return nasks;
+}
+
+/*
+ * Note in which buffers the pieces of a slice's filter have been found. Takes the slices
+ * lock in share mode: a fence names one buffer or another, whoever comes last.
+ */
+void
+rsink_slices_note(RsinkSlices *slices, int32 number, const RsinkPieceAsk *asks, int nasks)
+{
+	const RsinkSlice *slice;
+
+	LWLockAcquire(&slices->lock, LW_SHARED);
+	slice = find_slice(slices, number);
+	for (int i = 0; i < nasks; i++)
+	{
+		RsinkFence *fence = piece_fence(slice, asks[i].piece);
+
+		if (fence != NULL && fence->first != (uint64) asks[i].buffer)
+			fence->first = (uint64) asks[i].buffer;
+	}
+	LWLockRelease(&slices->lock);
 }
 
 /*

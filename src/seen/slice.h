@@ -13,6 +13,7 @@
 
 #include "apply/event.h"
 #include "seen/extent.h"
+#include "seen/piece.h"
 #include "seen/tags.h"
 
 /* The most slices, and groups of slices, that a sink can have. */
@@ -62,6 +63,13 @@ typedef struct RsinkSlices
 	RsinkGroup	group[RSINK_MAX_GROUPS];
 } RsinkSlices;
 
+/* Where the groups' tables were when that was asked. */
+typedef struct RsinkTagTables
+{
+	int			n;
+	RsinkExtent table[RSINK_MAX_GROUPS];
+} RsinkTagTables;
+
 /* A key that a slice may have. */
 typedef struct RsinkCandidate
 {
@@ -71,6 +79,13 @@ typedef struct RsinkCandidate
 								 * known */
 } RsinkCandidate;
 
+/* A cold slice. */
+typedef struct RsinkColdSlice
+{
+	int32		number;
+	uint32		nlines;			/* of its filter */
+} RsinkColdSlice;
+
 /* What the slices in memory say of some keys. */
 typedef struct RsinkSliceAnswer
 {
@@ -79,9 +94,8 @@ typedef struct RsinkSliceAnswer
 	RsinkCandidate *candidates; /* slice by slice, in the order of the keys */
 	int			ncandidates;
 	int			room;
-	struct RsinkPieceAsk *asks; /* pieces of filters that are to be asked, too */
-	int			nasks;
-	int			ask_room;
+	RsinkColdSlice *cold;		/* slices whose filters are to be asked, too */
+	int			ncold;
 } RsinkSliceAnswer;
 
 extern void rsink_slices_init(RsinkSlices *slices, int tranche);
@@ -90,12 +104,17 @@ extern void rsink_slices_put(RsinkSlices *slices, const RsinkSlice *slice);
 extern void rsink_slices_remove(RsinkSlices *slices, int32 number);
 extern bool rsink_group_open(RsinkSlices *slices, RsinkSlice *slice, int64 events, int64 most,
 							 double reserve);
-extern bool rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events,
+extern bool rsink_group_grows(const RsinkSlices *slices, const RsinkSlice *slice, int64 events, int64 most,
 							  double reserve);
 extern bool rsink_group_enter(RsinkSlices *slices, const RsinkSlice *slice, const RsinkKey *keys, int n);
 extern void rsink_slices_ask(RsinkSlices *slices, const RsinkKey *keys, int n, RsinkSliceAnswer *answer);
+extern int	rsink_slices_pieces(RsinkSlices *slices, const RsinkColdSlice *cold, const RsinkKey *keys, int n,
+								RsinkPieceAsk *asks);
+extern void rsink_slices_note(RsinkSlices *slices, int32 number, const RsinkPieceAsk *asks, int nasks);
 extern void rsink_slices_add(RsinkSliceAnswer *answer, const RsinkCandidate *candidate);
 extern void rsink_slices_lead(RsinkSlices *slices, RsinkSliceAnswer *answer, int from);
+extern void rsink_slices_tables(RsinkSlices *slices, RsinkTagTables *tables);
+extern void rsink_slices_prefetch(const RsinkTagTables *tables, const RsinkFingerprint *fp);
 extern void rsink_slices_bytes(RsinkSlices *slices, Size *filters, Size *fences);
 
 #endif							/* RSINK_SLICE_H */

@@ -22,6 +22,7 @@
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "core/catalog.h"
 #include "core/compat.h"
@@ -62,6 +63,9 @@ rsink_slices_read(const RsinkSink *sink, Snapshot snapshot, int *n)
 					 errmsg("sink \"%s\" has more than %d slices", sink->name, RSINK_MAX_SLICES)));
 		slices[*n].number = DatumGetInt32(values[Anum_slice_slice - 1]);
 		slices[*n].events = DatumGetInt64(values[Anum_slice_events - 1]);
+		slices[*n].newest = DatumGetTimestampTz(values[Anum_slice_newest - 1]);
+		slices[*n].own_newest = nulls[Anum_slice_own_newest - 1] ? DT_NOBEGIN :
+			DatumGetTimestampTz(values[Anum_slice_own_newest - 1]);
 		slices[*n].nrows = (uint32) DatumGetInt32(values[Anum_slice_rows - 1]);
 		slices[(*n)++].nlines = (uint32) DatumGetInt32(values[Anum_slice_lines - 1]);
 	}
@@ -204,7 +208,7 @@ take_piece(void *arg, uint32 piece, const ItemPointerData *tid, const char *line
 	const RsinkSlice *slice = arg;
 
 	if (piece < slice->extent.nfences - slice->nrows)
-		set_fence(rsink_extent_fence(&slice->extent, slice->nrows + piece), piece, tid);
+		set_fence(rsink_extent_fence(&slice->extent, slice->nrows + piece), (uint64) InvalidBuffer, tid);
 }
 
 /* Note where the pieces of a slice's filter are. */
@@ -220,21 +224,27 @@ read_filter(const RsinkSink *sink, RsinkSlice *slice)
 }
 
 /*
- * Take memory for a slice that isn't in the set yet: for the fences of so many rows, and
- * for its events in a group. The slice is cold if there is no room for that, and bare if
- * there is none for the fences either. Only the holder of the maintenance lock may call
- * this.
+ * Take memory for the fences of so many rows of a slice that isn't in the set yet, and of
+ * the pieces of its filter. If there is no room for them, the slice is bare.
  */
 void
-rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows)
+rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, uint32 nrows)
 {
 	uint32		npieces = RSINK_FILTER_PIECES(slice->nlines);
 
 	slice->group = -1;
 	slice->nrows = 0;
-	if (!rsink_extent_allocate(&slice->extent, nrows + npieces, 0, 0))
-		return;
-	slice->nrows = nrows;
+	if (rsink_extent_allocate(&slice->extent, nrows + npieces, 0, 0))
+		slice->nrows = nrows;
+}
+
+/*
+ * Choose a group for a slice of so many events that isn't in the set yet, if there is room
+ * in one; else the slice is cold. Only the holder of the maintenance lock may call this.
+ */
+void
+rsink_slice_choose_group(RsinkSlices *slices, RsinkSlice *slice, int64 events)
+{
 	(void) rsink_group_open(slices, slice, events, rsink_seal_most(), rsink_slice_reserve());
 }
 
@@ -248,9 +258,10 @@ load_slice(RsinkSink *sink, Relation sealed, const RsinkSliceRow *row)
 	RsinkSlices *slices = &sink->shared->slices;
 	RsinkSlice	slice = bare_slice(row);
 
-	rsink_slice_allocate(slices, &slice, row->events, row->nrows);
+	rsink_slice_allocate(slices, &slice, row->nrows);
 	if (slice.extent.head == RSINK_NO_CHUNK)
 		return false;
+	rsink_slice_choose_group(slices, &slice, row->events);
 	PG_TRY();
 	{
 		if (read_rows(slices, sealed, &slice))
@@ -328,7 +339,8 @@ rsink_slices_refresh(RsinkSink *sink)
 		while (i < slices->n && slices->slice[i].number != described[j].number)
 			i++;
 		if (i < slices->n && slices->slice[i].extent.head != RSINK_NO_CHUNK &&
-			!rsink_group_grows(slices, &slices->slice[i], described[j].events, rsink_slice_reserve()))
+			!rsink_group_grows(slices, &slices->slice[i], described[j].events, rsink_seal_most(),
+							   rsink_slice_reserve()))
 			continue;
 		if (i == slices->n)
 		{

@@ -19,6 +19,8 @@ typedef struct RsinkSliceRow
 {
 	int32		number;
 	int64		events;
+	TimestampTz newest;
+	TimestampTz own_newest;		/* without imported events; DT_NOBEGIN if all are imported */
 	uint32		nrows;
 	uint32		nlines;
 } RsinkSliceRow;
@@ -30,7 +32,8 @@ typedef void (*RsinkTakePiece) (void *arg, uint32 piece, const ItemPointerData *
 
 extern void rsink_filter_read(const RsinkSink *sink, Snapshot snapshot, int32 number, RsinkTakePiece take,
 							  void *arg);
-extern void rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, int64 events, uint32 nrows);
+extern void rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, uint32 nrows);
+extern void rsink_slice_choose_group(RsinkSlices *slices, RsinkSlice *slice, int64 events);
 extern void rsink_slices_load(RsinkSink *sink);
 extern bool rsink_slices_refresh(RsinkSink *sink);
 

@@ -31,6 +31,7 @@
 #include "seen/seen.h"
 #include "seen/seen_build.h"
 #include "seen/slice_load.h"
+#include "seen/slice_merge.h"
 #include "seen/sweep.h"
 #include "sink/choice.h"
 #include "sink/right.h"
@@ -59,8 +60,12 @@
 #define MERGE_ROWS		20000
 #define MERGE_STEPS		100
 
-/* The most slices loaded or sealed per round, each in a transaction of its own. */
-#define SEAL_STEPS		64
+/*
+ * The most slices loaded per round, and the most slices sealed, each in a transaction of
+ * its own. Merging follows as soon as there are slices for it.
+ */
+#define LOAD_STEPS		64
+#define SEAL_STEPS		RSINK_MERGE_SLICES
 
 /*
  * Merging pauses for at most this many rounds while a snapshot keeps dead deltas.
@@ -273,18 +278,14 @@ refresh_statistics(RsinkTended *t)
 	rsink_end_step();
 }
 
-/* Vacuum the table of page rows, many of which have just been deleted. */
+/* Vacuum a table, unless it is gone. */
 static void
-vacuum_pages(const char *name)
+vacuum(const char *name, Oid relid)
 {
-	RsinkSink  *sink;
-	Oid			seen;
-
-	if ((sink = begin_sink_step("vacuum sink", name)) == NULL)
+	if (begin_sink_step("vacuum sink", name) == NULL)
 		return;
-	seen = sink->seen;
 	PopActiveSnapshot();
-	rsink_vacuum(seen);
+	rsink_vacuum(relid);
 	rsink_end_step();
 }
 
@@ -298,15 +299,18 @@ seal(RsinkTended *t)
 	int64		all = 0;
 	int64		sealed = 0;
 	bool		more = true;
+	int			nsealed = 0;
+	Oid			seen = InvalidOid;
 
-	for (int step = 0; step < SEAL_STEPS && (more || sealed > 0); step++)
+	for (int step = 0; step < LOAD_STEPS && nsealed < SEAL_STEPS && (more || sealed > 0); step++)
 	{
 		RsinkSink  *sink = begin_sink_step("seal sink", t->name);
 
 		if (sink == NULL)
-			break;
+			return all;
 		more = false;
 		sealed = 0;
+		seen = sink->seen;
 		if (sink->mode != RSINK_TOTALS && rsink_maintenance_lock(sink, false))
 		{
 			more = rsink_slices_refresh(sink);
@@ -315,11 +319,45 @@ seal(RsinkTended *t)
 				sealed = rsink_seal(sink);
 		}
 		all += sealed;
+		nsealed += sealed > 0;
 		rsink_end_step();
 	}
 	if (all > 0)
-		vacuum_pages(t->name);
+		vacuum(t->name, seen);
+	t->hurry |= nsealed == SEAL_STEPS;
 	return all;
+}
+
+/*
+ * Merge cold slices, if all slices are loaded for which there is memory, and forget those
+ * that went into the new one. Returns the number of events moved.
+ */
+static int64
+merge_slices(RsinkTended *t)
+{
+	int64		merged = 0;
+	RsinkSink  *sink = begin_sink_step("merge slices of sink", t->name);
+	Oid			sealed;
+	Oid			filter;
+
+	if (sink == NULL)
+		return 0;
+	sealed = sink->sealed;
+	filter = sink->filter;
+	if (sink->mode != RSINK_TOTALS && rsink_maintenance_lock(sink, false) && !rsink_slices_refresh(sink))
+		merged = rsink_merge_slices(sink);
+	rsink_end_step();
+	if (merged == 0)
+		return 0;
+	if ((sink = begin_sink_step("load slices of sink", t->name)) == NULL)
+		return merged;
+	if (rsink_maintenance_lock(sink, false))
+		rsink_slices_refresh(sink);
+	rsink_end_step();
+	vacuum(t->name, sealed);
+	vacuum(t->name, filter);
+	t->hurry = true;
+	return merged;
 }
 
 /* One round for one sink. Returns the number of rows moved. */
@@ -328,6 +366,8 @@ rsink_tend(RsinkTended *t)
 {
 	int64		moved = 0;
 	RsinkSink  *sink;
+
+	t->hurry = false;
 
 	/*
 	 * Prepared batches come first: while they are unfinished, a build needs
@@ -370,5 +410,8 @@ rsink_tend(RsinkTended *t)
 			rsink_fold(sink);
 		rsink_end_step();
 	}
+
+	/* this comes last: if it finds a damaged slice, all else has been done */
+	moved += merge_slices(t);
 	return moved;
 }

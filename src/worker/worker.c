@@ -70,6 +70,7 @@ static HTAB *tended;
 static uint32 adoptions_asked;	/* rsink_adoptions_asked() as the last round began */
 static bool old_tables_logged;	/* don't log in each round that tables are old */
 static bool idle;				/* did the last round have nothing to do? */
+static bool hurry;				/* is there a sink for which the next round can't wait? */
 
 PGDLLEXPORT void revenue_sink_worker_main(Datum arg);
 
@@ -178,6 +179,7 @@ tend_safely(RsinkTended *t, MemoryContext context)
 			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
 			t->activity = activity;
 			idle &= moved == 0;
+			hurry |= t->hurry;
 		}
 		else if (in_order)
 			t->skip--;
@@ -238,6 +240,7 @@ work_round(MemoryContext context)
 				 errhint("Run ALTER EXTENSION revenue_sink UPDATE in this database.")));
 	old_tables_logged = old_tables;
 	idle = true;
+	hurry = false;
 	if (installed && !old_tables)
 	{
 		MemoryContext old = CurrentMemoryContext;
@@ -292,7 +295,7 @@ revenue_sink_worker_main(Datum arg)
 
 	while (!in_the_way())
 	{
-		long		rest = rsink_worker_interval;
+		long		rest;
 
 		MemoryContextSwitchTo(context);
 		if (!work_round(context))
@@ -307,6 +310,7 @@ revenue_sink_worker_main(Datum arg)
 			reason = idle ? RSINK_EXIT_IDLE : RSINK_EXIT_TURN;
 			break;
 		}
+		rest = hurry ? 0 : rsink_worker_interval;
 		do
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

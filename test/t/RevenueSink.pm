@@ -21,6 +21,7 @@ our @EXPORT = qw(
   create_sink
   sink_table
   kill_server
+  halt_process
   kill_process
   wait_until
   worker_pids
