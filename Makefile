@@ -2,6 +2,7 @@
 #
 #	make && make install	build for the PostgreSQL of PG_CONFIG
 #	make demo				install what is missing, build, show the main job
+#	make example NAME=...	a client (python, java, go or spark) with a broker and a server
 #	make check				install what is missing, build, run the test suite
 #	make check-all			make check with PostgreSQL 15, 17 and 18
 #	make deb				packages for Debian, in packages/
@@ -36,7 +37,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check check-all deb check-deb dist check-dist check-monitoring \
+PROJECT_GOALS = demo example check check-all deb check-deb dist check-dist check-monitoring \
 	check-processors bench soak chaos fuzz mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
@@ -52,6 +53,12 @@ demo:
 	@test/setup demo
 	@$(MAKE) -s --no-print-directory install WERROR=1
 	@test/demo/run
+
+example:
+	@test/setup demo
+	@$(MAKE) -s --no-print-directory install WERROR=1
+	@test/processors/setup
+	@clients/examples/$(or $(NAME),python)/run
 
 check:
 	@test/setup check

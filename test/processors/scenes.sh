@@ -5,35 +5,26 @@ sql() { psql -XqtA -v ON_ERROR_STOP=1 "$@"; }
 # start INSTANCE: a consumer, which is pid[INSTANCE] from then on.
 start()
 {
-	local log=$work/$db.$1.log
+	local run=$examples/$language/run log=$work/$db.$1.log
 	local jdbc="jdbc:postgresql://127.0.0.1:$port/$db?user=postgres"
 
 	case $language in
 		java)
-			JDBC=$jdbc "${JAVA[@]}" -cp "$work/classes:$build/jars/*" Consumer "$1" >>"$log" 2>&1 & ;;
+			JDBC=$jdbc "$run" "$1" >>"$log" 2>&1 & ;;
 		python)
 			if [ -f "$work/bouncer/pid" ]; then
-				PGHOST=127.0.0.1 PGPORT=$((port + 1)) PGDATABASE=$db "$PYTHON" consumers/consumer.py "$1" >>"$log" 2>&1 &
+				PGHOST=127.0.0.1 PGPORT=$((port + 1)) PGDATABASE=$db "$run" "$1" >>"$log" 2>&1 &
 			else
-				PGDATABASE=$db "$PYTHON" consumers/consumer.py "$1" >>"$log" 2>&1 &
+				PGDATABASE=$db "$run" "$1" >>"$log" 2>&1 &
 			fi ;;
 		go)
-			PGDATABASE=$db "$work/consumer_go" "$1" >>"$log" 2>&1 & ;;
+			PGDATABASE=$db "$run" "$1" >>"$log" 2>&1 & ;;
 		spark)
-			JDBC=$jdbc SPARK_HOME=$work/spark SPARK_SCALA_VERSION=2.13 SPARK_LOCAL_IP=127.0.0.1 \
-				env -C "$work" java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 $opens \
-				-Dlog4j2.configurationFile="$PWD/spark/log4j2.properties" -Dspark.master="${master:-local[2]}" \
-				-Dspark.driver.host=127.0.0.1 -Dspark.ui.enabled=false -Dspark.executor.extraClassPath="$work/spark/classes" \
-				-Dspark.executor.memory=512m -Dspark.local.dir="$work/spark/local" \
-				-cp "$work/spark/classes:$build/spark/jars/*" SparkSink "$work/$db.checkpoint" >>"$log" 2>&1 & ;;
+			JDBC=$jdbc SPARK_HOME=$work/spark SPARK_LOCAL_DIRS=$work/spark/local MASTER=${master:-local[2]} \
+				env -C "$work" "$run" "$work/$db.checkpoint" >>"$log" 2>&1 & ;;
 	esac
 	pid[$1]=$!
 }
-
-# What Spark asks of Java 17.
-opens=$(printf -- '--add-opens=java.base/%s=ALL-UNNAMED ' java.lang java.lang.invoke java.lang.reflect java.io java.net \
-	java.nio java.util java.util.concurrent java.util.concurrent.atomic sun.nio.ch sun.nio.cs sun.security.action \
-	sun.util.calendar)
 
 # stop NAME SIGNAL
 stop()
@@ -225,6 +216,68 @@ compare()
 		FROM fact_revenue_1m ORDER BY minute" >"$work/$db.facts"
 	sql -d "$db" -c "SELECT revenue_sink.check('orders')" >>"$work/$db.facts"
 	diff -U 0 "$work/truth" "$work/$db.facts" >>"$work/$db.log"
+}
+
+# The one command that brings everything along.
+alone()
+{
+	local log=$work/$language.alone.log status=0
+
+	env -u BOOTSTRAP -u TOPIC -u GROUP EVENTS=3000 EXAMPLE_PORT=$((port + 2)) EXAMPLE_KAFKA_PORT=$((kafka_port + 5)) \
+		TMPDIR="$work" KEEP= "$examples/$language/run" >"$log" 2>&1 || status=1
+	[[ "$(tail -1 "$log")" == "The fact view equals the topic: "*" 3000 events, each of them counted once." ]] || status=1
+	result "$language, alone: clients/examples/$language/run" $status "$log"
+}
+
+# The five lines at the head of a page, with this test's addresses and folders in the
+# place of the page's. The shell becomes the program, so that it can be killed.
+pasted()
+{
+	local db=${language}_pasted page=kafka program=python3 status=0
+	local lines=$work/$language.pasted log=$work/$language.pasted.log
+
+	[ "$language" = python ] || { page=spark; program=spark-submit; }
+	block "$root/docs/$page.md" "to paste" | sed "
+		s|/tmp/|$work/$db/|g
+		s|localhost:9092|$BOOTSTRAP|
+		s|localhost:5432/postgres|127.0.0.1:$port/$db|
+		s|PGHOST=localhost PGPORT=5432|PGHOST=$cluster PGPORT=$port|
+		s/PGDATABASE=postgres/PGDATABASE=$db/
+		s/-h localhost -p 5432 -U postgres/-d $db/" >"$lines"
+	: >"$work/$db.log"
+	sql -d postgres -c "CREATE DATABASE $db"
+	mkdir -p "$work/$db" "$work/bin"
+	"stand_in_$language" >"$work/bin/$program"
+	chmod +x "$work/bin/$program"
+	sed -E "s/^$program /exec &/; s/ &$//" "$lines" >"$work/$db/lines"
+	(cd "$root" && PATH=$work/bin:$PATH SPARK_HOME=$work/spark_home exec bash -e "$work/$db/lines") >"$log" 2>&1 &
+	pid[w1]=$!
+	[ "$(wc -l <"$lines")" = 5 ] && reach 100 && compare && stays w1 "the topic's end" || status=1
+	stop w1 TERM 2>/dev/null || true
+	# the last line of one page shows what came of it
+	[ "$language" != python ] || [ "$(bash -e <(sed -n '1p;5p' "$lines") 2>>"$log" | grep -c '^ 2024-03-01 11:2')" = 5 ] || status=1
+	result "$language, pasted: the five lines of docs/$page.md" $status "$lines" "$work/$db.log" "$log"
+}
+
+# What the lines call by the names python3 and spark-submit
+stand_in_python() { printf '#!/bin/sh\nexec "%s" "$@"\n' "$PYTHON"; }
+
+# Spark as one installs it, with none of the jars that its option --packages fetches
+stand_in_spark()
+{
+	local jar
+	mkdir -p "$work/spark_home/jars"
+	for jar in "$examples"/spark/build/jars/*.jar; do
+		[[ ${jar##*/} == *kafka* || ${jar##*/} == postgresql-* ]] || ln -sf "$jar" "$work/spark_home/jars"
+	done
+	cat <<-PROGRAM
+		#!/bin/bash
+		. "$examples/spark/java17.sh"
+		exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \$opens \\
+			-Dlog4j2.configurationFile="$examples/spark/log4j2.properties" -Dspark.ui.enabled=false \\
+			-Dspark.driver.host=127.0.0.1 -Dspark.local.dir="$work/spark/local" -Dspark.jars.ivy="$work/ivy" \\
+			-cp "\$SPARK_HOME/jars/*" org.apache.spark.deploy.SparkSubmit "\$@"
+	PROGRAM
 }
 
 # play SCENE in a database of its own, by a group of its own
