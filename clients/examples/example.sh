@@ -2,6 +2,7 @@
 # beside this file, which sets and defines these and ends with "example "$@"":
 #
 #	first			what the program's argument is where nobody gave one
+#	environment		the variables without which the program doesn't work
 #	build			a function: makes in the folder build/ what is missing there or is older
 #					than its source
 #	become ARG		a function: turns into the program (exec)
@@ -155,12 +156,16 @@ show()
 
 example()
 {
+	local name
 	build || exit
 	case ${1:-} in
 		--build) ;;
 		"") show ;;
+		-*) lack "there is no option $1" ;;
 		*)
-			[ -n "${BOOTSTRAP:-}" ] || lack "BOOTSTRAP isn't set; without an argument, a broker is brought along"
+			for name in $environment; do
+				[ -n "${!name:-}" ] || lack "$name isn't set; without an argument, a broker and a server are brought along"
+			done
 			become "$1" ;;
 	esac
 }
