@@ -108,9 +108,11 @@ bring_along()
 	say "     CREATE EXTENSION revenue_sink; SELECT revenue_sink.create_sink('orders');"
 }
 
-answered="SELECT applied + duplicate FROM revenue_sink.stat_sink"
+answered="SELECT applied + duplicate + deferred + conflict + late + rejected
+	- (SELECT count(*) FROM revenue_sink.deferred) FROM revenue_sink.stat_sink"
 
-# Until the sink has answered for each record of the topic, or the program stands still
+# Until the sink has answered for each record of the topic and settled what it has
+# deferred, or the program stands still
 reads_the_topic()
 {
 	local at=0 before=0 deadline=$((SECONDS + 90))
