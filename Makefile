@@ -37,8 +37,8 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo example check check-all deb check-deb dist check-dist check-monitoring \
-	check-processors bench soak chaos fuzz mutants valgrind lint model debug
+PROJECT_GOALS = demo check check-all deb check-deb dist check-dist check-monitoring \
+	check-processors bench soak chaos fuzz mutants valgrind lint model debug example
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
