@@ -100,7 +100,8 @@ bring_along()
 	broker_new "$work/broker" "$kafka" "$kafka_port" >>"$work/log" 2>&1 || fail "the broker doesn't start"
 	tool Topic "$BOOTSTRAP" "$TOPIC" 4 || fail "the broker makes no topic"
 	tool Produce "$kafka_port" "$TOPIC" plain 0 "$EVENTS" 12 >/dev/null || fail "the producer has failed"
-	read -r records distinct _ < <(tool ReadApart "$BOOTSTRAP" "$TOPIC" 0 "$EVENTS" "$work/truth") || fail "the topic can't be read"
+	read -r records distinct _ < <(tool ReadApart "$BOOTSTRAP" "$TOPIC" 0 "$EVENTS" "$work/truth") ||
+		fail "the topic can't be read"
 	say "A broker at $BOOTSTRAP, whose topic $TOPIC has $records records of $distinct events."
 	cluster_new "$work/cluster" "$port" "listen_addresses = '127.0.0.1'" 2>>"$work/log" || fail "the server doesn't start"
 	sql -c "CREATE EXTENSION revenue_sink" -c "SELECT revenue_sink.create_sink('orders')" >/dev/null
@@ -149,9 +150,10 @@ show()
 	wait "$program" 2>/dev/null || true
 	program=
 	say "What came of it, the latest three minutes:"
-	psql -X -c "SELECT * FROM fact_revenue_1m ORDER BY minute DESC LIMIT 3" -c "SELECT applied, duplicate FROM revenue_sink.stat_sink"
-	sql -F, -c "SELECT to_char(minute, 'YYYY-MM-DD\"T\"HH24:MI\"Z\"'), revenue, events FROM fact_revenue_1m ORDER BY minute" \
-		-c "SELECT revenue_sink.check('orders')" >"$work/facts"
+	psql -X -c "SELECT * FROM fact_revenue_1m ORDER BY minute DESC LIMIT 3" \
+		-c "SELECT applied, duplicate FROM revenue_sink.stat_sink"
+	sql -F, -c "SELECT to_char(minute, 'YYYY-MM-DD\"T\"HH24:MI\"Z\"'), revenue, events
+			FROM fact_revenue_1m ORDER BY minute" -c "SELECT revenue_sink.check('orders')" >"$work/facts"
 	diff "$work/truth" "$work/facts" || fail "the fact view differs from the topic"
 	say "The fact view equals the topic: $(wc -l <"$work/facts") minutes, $distinct events, each of them counted once."
 }

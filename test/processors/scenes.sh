@@ -250,12 +250,14 @@ pasted()
 	"stand_in_$language" >"$work/bin/$program"
 	chmod +x "$work/bin/$program"
 	sed -E "s/^$program /exec &/; s/ &$//" "$lines" >"$work/$db/lines"
-	(cd "$root" && PATH=$work/bin:$PATH SPARK_HOME=$work/spark_home exec bash -e "$work/$db/lines") >"$log" 2>&1 &
+	(cd "$root" && PATH=$work/bin:$PATH SPARK_HOME=$work/spark_home exec bash -e "$work/$db/lines") \
+		>"$log" 2>&1 &
 	pid[w1]=$!
 	[ "$(wc -l <"$lines")" = 5 ] && reach 100 && compare && stays w1 "the topic's end" || status=1
 	stop w1 TERM 2>/dev/null || true
 	# the last line of one page shows what came of it
-	[ "$language" != python ] || [ "$(bash -e <(sed -n '1p;5p' "$lines") 2>>"$log" | grep -c '^ 2024-03-01 11:2')" = 5 ] || status=1
+	[ "$language" != python ] ||
+		[ "$(bash -e <(sed -n '1p;5p' "$lines") 2>>"$log" | grep -c '^ 2024-03-01 11:2')" = 5 ] || status=1
 	result "$language, pasted: the five lines of docs/$page.md" $status "$lines" "$work/$db.log" "$log"
 }
 
