@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * slice_merge.c
- *	  Merging: several small cold slices become one.
+ *	  Merging: several small slices become one.
  *
  * A cold slice is asked by its filter, so what an event costs grows with the number of
  * cold slices. The slices that sealing makes are small. Once there are
  * RSINK_MERGE_SLICES of them, they are merged, and so on with slices of the next size
  * (the size-tiered merging of log-structured merge trees: O'Neil et al., 1996).
- * Slices in groups are not merged, as they are asked together.
+ * Slices in groups are asked together, so they are merged only if the sink has very many.
  *
  * A merge is one transaction, which writes the new slice and deletes the old ones.
  * Shared memory learns of the new slice just before that transaction commits, and
@@ -53,6 +53,9 @@
 /* Slices that are merged have their newest events within this part of the dedup window. */
 #define MERGE_SPAN		(1.0 / 8)
 
+/* If a sink has more slices than this, those in groups are merged, too. */
+#define MANY_SLICES		(RSINK_MAX_SLICES / 2)
+
 /* A slice that is merged, and the row of it whose keys are next. */
 typedef struct Input
 {
@@ -62,13 +65,13 @@ typedef struct Input
 	int			next;
 } Input;
 
-/* Is a slice cold, as shared memory knows it? Caller holds the sink lock. */
+/* May this slice be merged, as shared memory knows it? Caller holds the sink lock. */
 static bool
-is_cold(const RsinkSlices *slices, int32 number)
+is_to_be_merged(const RsinkSlices *slices, int32 number)
 {
 	for (uint32 i = 0; i < slices->n; i++)
 		if (slices->slice[i].number == number)
-			return slices->slice[i].group < 0;
+			return slices->slice[i].group < 0 || slices->n > MANY_SLICES;
 	return false;
 }
 
@@ -117,20 +120,20 @@ static const RsinkSliceRow *
 choose_slices(RsinkSink *sink, Snapshot snapshot)
 {
 	RsinkSlices *known = &sink->shared->slices;
-	int			ncold = 0;
+	int			nchosen = 0;
 	RsinkSliceRow *slices;
 	int			n;
 
 	slices = rsink_slices_read(sink, snapshot, &n);
 	LWLockAcquire(&sink->shared->lock, LW_SHARED);
 	for (int i = 0; i < n; i++)
-		if (is_cold(known, slices[i].number))
-			slices[ncold++] = slices[i];
+		if (is_to_be_merged(known, slices[i].number))
+			slices[nchosen++] = slices[i];
 	if (!known->loaded || known->n >= RSINK_MAX_SLICES)
-		ncold = 0;
+		nchosen = 0;
 	LWLockRelease(&sink->shared->lock);
-	qsort(slices, ncold, sizeof(RsinkSliceRow), compare_slices);
-	for (int i = 0; i + RSINK_MERGE_SLICES <= ncold; i++)
+	qsort(slices, nchosen, sizeof(RsinkSliceRow), compare_slices);
+	for (int i = 0; i + RSINK_MERGE_SLICES <= nchosen; i++)
 		if (fit_together(sink, &slices[i]))
 			return &slices[i];
 	return NULL;
@@ -215,7 +218,7 @@ write_merged(RsinkSliceWriter *writer, RsinkSink *sink, const RsinkSliceRow *sli
 }
 
 /*
- * Merge cold slices, if there are enough of them. Returns how many events were moved.
+ * Merge small slices, if there are enough of them. Returns how many events were moved.
  * The current transaction must do nothing else, and commit right after. Raises
  * data_corrupted if a slice doesn't have the events that its description says. Caller
  * holds the maintenance lock.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * slice_merge.h
- *	  Merging: several small cold slices become one.
+ *	  Merging: several small slices become one.
  *
  *-------------------------------------------------------------------------
  */
