@@ -72,7 +72,8 @@ SELECT pg_catalog.pg_extension_config_dump('revenue_sink.settled_event', '');
 
 CREATE TABLE revenue_sink.resolved_event (
 	sink_id integer NOT NULL,
-	copy bytea NOT NULL,
+	event bytea NOT NULL,
+	letter bytea NOT NULL,
 	reason text NOT NULL,
 	order_id text,
 	event_id text,
@@ -80,16 +81,13 @@ CREATE TABLE revenue_sink.resolved_event (
 	resolved_at timestamptz NOT NULL,
 	resolved_by name NOT NULL,
 	note text,
-	watched_until timestamptz,
-	PRIMARY KEY (copy, sink_id)
+	PRIMARY KEY (sink_id, event)
 ) USING heap;
-CREATE INDEX ON revenue_sink.resolved_event (watched_until, sink_id);
 COMMENT ON TABLE revenue_sink.resolved_event IS
 	'resolutions: what a person has decided on events that were dead letters; kept for good, without amounts';
-COMMENT ON COLUMN revenue_sink.resolved_event.copy IS 'the beginning of the letters of this copy of the event';
+COMMENT ON COLUMN revenue_sink.resolved_event.event IS 'the beginning of the letters of the event';
+COMMENT ON COLUMN revenue_sink.resolved_event.letter IS 'names the dead letter that was resolved, the only one whose amount can have been counted';
 COMMENT ON COLUMN revenue_sink.resolved_event.reason IS 'of the dead letter that was resolved';
-COMMENT ON COLUMN revenue_sink.resolved_event.watched_until IS
-	'until the horizon passes this time the event, which is discarded, may come again in time; NULL means that it was late';
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.resolved_event', '');
 
 CREATE FUNCTION revenue_sink.rename_constraints(renamed regclass)
@@ -335,11 +333,11 @@ COMMENT ON VIEW revenue_sink.stat_pool IS
 
 CREATE VIEW revenue_sink.dead_letter WITH (security_barrier) AS
 	SELECT s.name AS sink, d.reason, d.order_id, d.event_id, d.event_time, d.amount, d.group_key,
-		d.arrived_at, d.letter, r.resolution, r.resolved_at, r.resolved_by, r.note
+		d.arrived_at, d.letter, r.resolution, r.resolved_at, r.resolved_by, r.note, r.letter AS resolved_letter
 	FROM (SELECT DISTINCT ON (sink_id, letter) * FROM revenue_sink.dead_letter_event
 			ORDER BY sink_id, letter, arrived_at) d
 		JOIN revenue_sink.sink_catalog s ON s.id = d.sink_id
-		LEFT JOIN revenue_sink.resolved_event r ON r.sink_id = d.sink_id AND r.copy = substring(d.letter, 1, 24)
+		LEFT JOIN revenue_sink.resolved_event r ON r.sink_id = d.sink_id AND r.event = substring(d.letter, 1, 16)
 	WHERE revenue_sink.may_see(s.name);
 COMMENT ON VIEW revenue_sink.dead_letter IS
 	'dead letters, one row per event and reason: conflict, late, or what was bad; and how they were resolved';

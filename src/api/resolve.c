@@ -3,10 +3,10 @@
  * resolve.c
  *	  resolve(): a person decides on dead letters, and which are not decided on.
  *
- * A resolution is a row of resolved_event. It speaks of one copy of an event, that is,
- * of all dead letters with the same six columns but for the reason, and stays when
- * these are gone. 'count' claims the event and adds its amount as apply() does, late
- * or not, in the transaction that inserts the row. So both commit, or neither does.
+ * A resolution is a row of resolved_event. It speaks of an event, that is, of all dead
+ * letters with its order_id and event_id, and stays when these are gone. 'count' claims
+ * the event and adds the amount of one of its dead letters as apply() does, late or not,
+ * in the transaction that inserts the row. So both commit, or neither does.
  *
  * Whoever resolves holds the maintenance lock to the end of the transaction. So two
  * owners decide one after the other, and no bucket is removed, no seen event expires
@@ -33,6 +33,7 @@
 #include "apply/dead_letter.h"
 #include "apply/event.h"
 #include "apply/resolution.h"
+#include "apply/watch.h"
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi_util.h"
@@ -53,6 +54,7 @@ typedef struct Resolve
 	bool		note_isnull;
 	RsinkResolutions resolutions;
 	RsinkTable	resolved;
+	TimestampTz at;				/* of these resolutions, and of no others of the sink */
 	Relation	letters;
 	Oid			letter_index;
 	RsinkApply *apply;			/* of a 'count' */
@@ -153,10 +155,9 @@ count_portion(Resolve *r)
 	MemoryContextReset(r->portion);
 }
 
-/* Raise if a dead letter can't be counted, as far as its row and resolutions say. */
+/* Raise if a dead letter can't be counted, as far as it and others of its event say. */
 static void
-require_countable(const Resolve *r, const unsigned char *letter, const char *reason,
-				  const RsinkEvent *event, const RsinkResolution *found)
+require_countable(const Resolve *r, const unsigned char *letter, const char *reason, const RsinkEvent *event)
 {
 	const char *fault;
 
@@ -166,35 +167,60 @@ require_countable(const Resolve *r, const unsigned char *letter, const char *rea
 	if (strcmp(reason, rsink_status_name[RSINK_CONFLICT]) == 0)
 		refuse_count(r, letter, "It contradicts the first copy of the event, which is counted.",
 					 "To correct the revenue, send the difference as an event with an event_id of its own. Then discard the dead letter.");
-	if (found->counted_otherwise || found->contradicts)
-		refuse_counted(r, letter);
 	if ((fault = rsink_apply_fault(r->apply, event)) != NULL)
 		refuse_count(r, letter, psprintf("The event is bad: %s.", fault), strcmp(fault, "event_time is too far in the future") == 0 ?
-					 "If the time is right, call resolve() again when it comes within max_future. Otherwise send a corrected event, and discard the dead letter." :
-					 "Send a corrected event, and discard the dead letter.");
+					 "If the time is right, call resolve() again when it comes within max_future. Otherwise send a corrected event, and discard the dead letter once that is counted." :
+					 "Send a corrected event, and discard the dead letter once that is counted.");
+	/* a conflict tells of a first copy, even when the seen events have forgotten that */
+	if (rsink_has_dead_letter(r->letters, r->letter_index, r->sink->id, letter, rsink_status_name[RSINK_CONFLICT]))
+		refuse_counted(r, letter);
 }
 
-/* Raise unless the event of a letter was resolved as this call would. */
+/* Raise because two dead letters of this call are of one event, and differ. */
 static void
-require_same_kind(const Resolve *r, const unsigned char *letter, const RsinkResolution *found)
+refuse_both(const Resolve *r, const unsigned char *letter, const RsinkResolution *found)
 {
-	if (found->counts == (r->kind == RSINK_COUNT))
-		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the event of dead letter %s of sink \"%s\" is resolved already",
-					letter_text(letter, RSINK_LETTER_BYTES), r->sink->name),
-			 errdetail("Role \"%s\" has resolved it as '%s' at %s.", NameStr(found->by),
-					   rsink_resolution_names[found->counts ? RSINK_COUNT : RSINK_DISCARD],
-					   timestamptz_to_str(found->at)),
-			 found->counts ?
-			 errhint("A resolution is final. To take the amount back, send the negative one as an event with an event_id of its own.") :
-			 errhint("A resolution is final. To count the amount, send it as an event with an event_id of its own.")));
+			 errmsg("dead letters %s and %s of sink \"%s\" cannot both be counted",
+					letter_text(found->letter, RSINK_LETTER_BYTES), letter_text(letter, RSINK_LETTER_BYTES),
+					r->sink->name),
+			 errdetail("They are copies of one event, with different event_time, amount or group_key."),
+			 errhint("Call resolve() with the one that is right. That resolves the other one, too.")));
 }
 
 /*
- * Insert a resolution of an event. Watch for the event if it is discarded and may come
- * again in time: then the row also has its event_time, until which it isn't late.
+ * The event of a letter is resolved: raise unless it was resolved as this call would.
+ * Warn of an amount that does not count though the caller wants it to.
+ */
+static void
+require_same_kind(const Resolve *r, const unsigned char *letter, const RsinkResolution *found)
+{
+	if (found->counts != (r->kind == RSINK_COUNT))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the event of dead letter %s of sink \"%s\" is resolved already",
+						letter_text(letter, RSINK_LETTER_BYTES), r->sink->name),
+				 errdetail("Role \"%s\" has resolved it as '%s' at %s.", NameStr(found->by),
+						   rsink_resolution_names[found->counts ? RSINK_COUNT : RSINK_DISCARD],
+						   timestamptz_to_str(found->at)),
+				 found->counts ?
+				 errhint("A resolution is final. To take the amount back, send the negative one as an event with an event_id of its own.") :
+				 errhint("A resolution is final. To count the amount, send it as an event with an event_id of its own.")));
+	if (r->kind != RSINK_COUNT || found->same)
+		return;
+	if (found->at == r->at)
+		refuse_both(r, letter, found);
+	ereport(WARNING,
+			(errmsg("dead letter %s of sink \"%s\" is not counted", letter_text(letter, RSINK_LETTER_BYTES), r->sink->name),
+			 errdetail("Role \"%s\" has counted dead letter %s of the same event at %s.", NameStr(found->by),
+					   letter_text(found->letter, RSINK_LETTER_BYTES), timestamptz_to_str(found->at)),
+			 errhint("To correct the revenue, send the difference as an event with an event_id of its own.")));
+}
+
+/*
+ * Insert a resolution of the event of a dead letter, and watch for this event. Ids that
+ * are bad name no event; they may be long, and are left out.
  */
 static void
 insert_resolution(Resolve *r, const unsigned char *letter, HeapTuple tuple, TupleDesc desc,
@@ -205,13 +231,11 @@ insert_resolution(Resolve *r, const unsigned char *letter, HeapTuple tuple, Tupl
 	NameData	by;
 	bool		has_ids = event->order_len > 0 && event->order_len <= RSINK_ID_MAX &&
 		event->event_len > 0 && event->event_len <= RSINK_ID_MAX;
-	bool		watched = r->kind == RSINK_DISCARD && has_ids && r->sink->mode == RSINK_EVENTS &&
-		!event->time_isnull && !TIMESTAMP_NOT_FINITE(event->event_time) &&
-		event->event_time > r->sink->shared->horizon;
 
 	namestrcpy(&by, GetUserNameFromId(GetUserId(), false));
 	values[Anum_resolved_sink_id - 1] = Int32GetDatum(r->sink->id);
-	values[Anum_resolved_copy - 1] = PointerGetDatum(rsink_letter_bytea(letter, RSINK_COPY_BYTES));
+	values[Anum_resolved_event - 1] = PointerGetDatum(rsink_letter_bytea(letter, RSINK_IDENTITY_BYTES));
+	values[Anum_resolved_letter - 1] = PointerGetDatum(rsink_letter_bytea(letter, RSINK_LETTER_BYTES));
 	values[Anum_resolved_reason - 1] = heap_getattr(tuple, Anum_dead_letter_reason, desc,
 													&nulls[Anum_resolved_reason - 1]);
 	values[Anum_resolved_order_id - 1] = heap_getattr(tuple, Anum_dead_letter_order_id, desc,
@@ -221,15 +245,14 @@ insert_resolution(Resolve *r, const unsigned char *letter, HeapTuple tuple, Tupl
 	if (!has_ids)
 		nulls[Anum_resolved_order_id - 1] = nulls[Anum_resolved_event_id - 1] = true;
 	values[Anum_resolved_resolution - 1] = CStringGetTextDatum(rsink_resolution_names[r->kind]);
-	values[Anum_resolved_resolved_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Anum_resolved_resolved_at - 1] = TimestampTzGetDatum(r->at);
 	values[Anum_resolved_resolved_by - 1] = NameGetDatum(&by);
 	values[Anum_resolved_note - 1] = r->note;
 	nulls[Anum_resolved_note - 1] = r->note_isnull;
-	values[Anum_resolved_watched_until - 1] = TimestampTzGetDatum(event->event_time);
-	nulls[Anum_resolved_watched_until - 1] = !watched;
 	rsink_table_insert_values(&r->resolved, values, nulls);
-	if (watched)
-		rsink_watch_event(r->sink, event);
+	if (has_ids && r->sink->mode == RSINK_EVENTS)
+		rsink_watch_event(r->sink, DatumGetTextPP(values[Anum_resolved_order_id - 1]),
+						  DatumGetTextPP(values[Anum_resolved_event_id - 1]));
 	r->made++;
 }
 
@@ -265,7 +288,7 @@ resolve_letter(Resolve *r, const struct varlena *value)
 	{
 		require_countable(r, letter,
 						  TextDatumGetCString(heap_getattr(tuple, Anum_dead_letter_reason, desc, &isnull)),
-						  &event, &found);
+						  &event);
 		memcpy(r->names[r->n], letter, RSINK_LETTER_BYTES);
 		r->events[r->n++] = event;
 	}
@@ -277,6 +300,7 @@ static void
 begin_resolve(Resolve *r)
 {
 	r->portion = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink resolve", ALLOCSET_DEFAULT_SIZES);
+	r->at = GetCurrentTimestamp();
 	r->letters = table_open(rsink_catalog_relid("dead_letter_event"), AccessShareLock);
 	r->letter_index = rsink_table_index(r->letters, Anum_dead_letter_sink_id);
 	rsink_table_open_named(&r->resolved, "resolved_event");

@@ -50,7 +50,8 @@ append_hashed(StringInfo buf, const RsinkSink *sink, const char *text, int32 len
  * Write the letter of an event and a reason, which names a dead letter within its
  * sink: three keyed hashes, of both ids, of the other columns, and of the reason. So
  * the dead letters of one event have letters that begin alike. Ids that are bad name
- * no event: then the first hash is one of all columns. "buf" is used for work.
+ * no event: then the first hash is half one of the ids and half one of the other columns.
+ * "buf" is used for work.
  *
  * Whoever may read dead letters sees these hashes. So they are no fingerprints of seen
  * events (see fingerprint.c), by whose bits an index is laid out.
@@ -61,32 +62,26 @@ rsink_letter(const RsinkSink *sink, const RsinkEvent *event, const char *reason,
 {
 	int32		lens[2] = {0};
 	int32		group_len;
-	int			at;
-	bool		named;
 
 	resetStringInfo(buf);
 	appendBinaryStringInfo(buf, (char *) lens, sizeof(lens));
 	lens[0] = append_hashed(buf, sink, event->order_id, event->order_len);
 	lens[1] = append_hashed(buf, sink, event->event_id, event->event_len);
 	memcpy(buf->data, lens, sizeof(lens));
-	named = lens[0] > 0 && lens[0] <= RSINK_ID_MAX && lens[1] > 0 && lens[1] <= RSINK_ID_MAX;
-	if (named)
-	{
-		crypto_shorthash_siphashx24(letter, (unsigned char *) buf->data, buf->len, sink->key);
-		resetStringInfo(buf);
-	}
-	at = buf->len;
+	crypto_shorthash_siphashx24(letter, (unsigned char *) buf->data, buf->len, sink->key);
+
+	resetStringInfo(buf);
 	appendBinaryStringInfo(buf, (char *) &group_len, sizeof(group_len));
 	appendBinaryStringInfo(buf, (char *) &event->time_isnull, sizeof(bool));
 	if (!event->time_isnull)
 		appendBinaryStringInfo(buf, (const char *) &event->event_time, sizeof(TimestampTz));
 	group_len = append_hashed(buf, sink, event->group_key ? event->group_key : "", event->group_len);
-	memcpy(buf->data + at, &group_len, sizeof(group_len));
+	memcpy(buf->data, &group_len, sizeof(group_len));
 	if (event->amount)
 		appendStringInfoString(buf, numeric_normalize(event->amount));
-	if (!named)
-		crypto_shorthash_siphashx24(letter, (unsigned char *) buf->data, buf->len, sink->key);
 	crypto_shorthash_siphash24(letter + RSINK_IDENTITY_BYTES, (unsigned char *) buf->data, buf->len, sink->key);
+	if (lens[0] <= 0 || lens[0] > RSINK_ID_MAX || lens[1] <= 0 || lens[1] > RSINK_ID_MAX)
+		memcpy(letter + RSINK_IDS_BYTES, letter + RSINK_IDENTITY_BYTES, RSINK_IDENTITY_BYTES - RSINK_IDS_BYTES);
 	crypto_shorthash_siphash24(letter + RSINK_COPY_BYTES, (const unsigned char *) reason, strlen(reason), sink->key);
 }
 
@@ -128,36 +123,58 @@ rsink_find_dead_letter(Relation rel, Oid index, int32 sink_id, const unsigned ch
 }
 
 /*
- * Has a person resolved this event? Then it is a duplicate, whatever would be wrong
- * with it, and true is returned. A late event whose ids were counted by resolve() with
- * another payload is a conflict, and *reason says so. Completes the letter.
+ * Has the event that a letter names a dead letter with this reason? Like
+ * rsink_find_dead_letter().
+ */
+bool
+rsink_has_dead_letter(Relation rel, Oid index, int32 sink_id, const unsigned char *letter, const char *reason)
+{
+	bytea	   *first = rsink_letter_bytea(letter, RSINK_LETTER_BYTES);
+	bytea	   *last = rsink_letter_bytea(letter, RSINK_LETTER_BYTES);
+	bool		found = false;
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	memset(VARDATA(first) + RSINK_IDENTITY_BYTES, 0, RSINK_LETTER_BYTES - RSINK_IDENTITY_BYTES);
+	memset(VARDATA(last) + RSINK_IDENTITY_BYTES, 0xFF, RSINK_LETTER_BYTES - RSINK_IDENTITY_BYTES);
+	ScanKeyInit(&keys[0], Anum_dead_letter_sink_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(sink_id));
+	ScanKeyInit(&keys[1], Anum_dead_letter_letter, BTGreaterEqualStrategyNumber, F_BYTEAGE, PointerGetDatum(first));
+	ScanKeyInit(&keys[2], Anum_dead_letter_letter, BTLessEqualStrategyNumber, F_BYTEALE, PointerGetDatum(last));
+	scan = systable_beginscan(rel, index, true, SnapshotSelf, 3, keys);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, Anum_dead_letter_reason, RelationGetDescr(rel), &isnull);
+
+		found = !isnull && strcmp(TextDatumGetCString(datum), reason) == 0;
+	}
+	systable_endscan(scan);
+	pfree(first);
+	pfree(last);
+	return found;
+}
+
+/*
+ * Has a person resolved this event? Then it gets the status of a copy of a resolved
+ * event. Completes the letter.
  */
 static bool
-is_resolved(RsinkResolutions *resolutions, RsinkEvent *event, const char **reason,
+is_resolved(RsinkResolutions *resolutions, RsinkEvent *event, const char *reason,
 			StringInfo buf, unsigned char *letter)
 {
 	RsinkResolution found;
 
-	rsink_letter(resolutions->sink, event, *reason, buf, letter);
+	rsink_letter(resolutions->sink, event, reason, buf, letter);
 	rsink_resolution_find(resolutions, letter, &found);
 	if (found.resolved)
-	{
-		event->status = RSINK_DUPLICATE;
-		return true;
-	}
-	if (found.counted_otherwise && event->status == RSINK_LATE)
-	{
-		event->status = RSINK_CONFLICT;
-		*reason = rsink_status_name[RSINK_CONFLICT];
-		rsink_letter(resolutions->sink, event, *reason, buf, letter);
-	}
-	return false;
+		event->status = rsink_resolved_status(&found, event->status);
+	return found.resolved;
 }
 
 /*
  * Keep n events as dead letters, each with its reason, unless there is the same
- * dead letter already, or a person has resolved the event: that one gets the status
- * duplicate. Takes RowExclusiveLock on dead_letter_event, AccessShareLock on
+ * dead letter already, or a person has resolved the event. Takes RowExclusiveLock on dead_letter_event, AccessShareLock on
  * resolved_event. Two concurrent transactions may both insert the same dead letter;
  * the view dead_letter then shows one of the two rows, and the worker removes the
  * other one.
@@ -182,14 +199,13 @@ rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 	for (int i = 0; i < n; i++)
 	{
 		unsigned char letter[RSINK_LETTER_BYTES];
-		const char *reason = reasons[i];
 
-		if (is_resolved(&resolutions, events[i], &reason, &buf, letter))
+		if (is_resolved(&resolutions, events[i], reasons[i], &buf, letter))
 			continue;
 		if (rsink_find_dead_letter(table.rel, index, sink->id, letter) != NULL)
 			continue;
 		values[Anum_dead_letter_letter - 1] = PointerGetDatum(rsink_letter_bytea(letter, sizeof(letter)));
-		values[Anum_dead_letter_reason - 1] = CStringGetTextDatum(reason);
+		values[Anum_dead_letter_reason - 1] = CStringGetTextDatum(reasons[i]);
 		rsink_event_values(events[i], values + Anum_dead_letter_order_id - 1,
 						   nulls + Anum_dead_letter_order_id - 1);
 		rsink_table_insert_values(&table, values, nulls);

@@ -17,8 +17,10 @@
 
 /*
  * A letter has three hashes. The first names an event by its ids, the first two name
- * a copy of it, with all of its columns, and all three a copy and a reason.
+ * a copy of it, with all of its columns, and all three a copy and a reason. Ids that are
+ * bad name no event, and determine the first bytes alone.
  */
+#define RSINK_IDS_BYTES			8
 #define RSINK_IDENTITY_BYTES	16
 #define RSINK_COPY_BYTES		24
 #define RSINK_LETTER_BYTES		32
@@ -28,6 +30,8 @@ extern void rsink_letter(const RsinkSink *sink, const RsinkEvent *event, const c
 extern bytea *rsink_letter_bytea(const unsigned char *letter, int n);
 extern HeapTuple rsink_find_dead_letter(Relation rel, Oid index, int32 sink_id,
 										const unsigned char *letter);
+extern bool rsink_has_dead_letter(Relation rel, Oid index, int32 sink_id,
+								  const unsigned char *letter, const char *reason);
 extern void rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 									const char *const *reasons, int n);
 

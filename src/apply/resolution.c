@@ -3,19 +3,19 @@
  * resolution.c
  *	  Resolutions: what a person has decided on an event that was a dead letter.
  *
- * resolve() inserts a row into resolved_event for each copy of an event that it counts
- * or discards, and the row stays for good. The copy that comes again is a duplicate.
- * Three kinds of copies come again:
+ * resolve() inserts a row into resolved_event for each event that it counts or discards,
+ * and the row stays for good. The event that comes again doesn't count, with whatever
+ * payload, and makes no dead letter. So resolutions are asked in two places:
  *
- *	- One that would become a dead letter: late, a conflict, or bad. It is looked up
- *	  when dead letters are written (dead_letter.c), so events that count pay nothing.
- *	- A late one under late_policy 'apply', which would count. Seen events may have
- *	  forgotten it. It is looked up before the sink lock is taken.
- *	- A discarded one that is in time: its event_time was too far in the future, or
- *	  contradicted a copy that has expired. A sink watches for such events by a small
- *	  filter in shared memory, and looks up an event that the filter has.
+ *	- Before the sink lock is taken, about the events of a call, most of which the filter
+ *	  of watch.c spares the look-up. What they say matters only if the seen events don't
+ *	  know the event. If the transaction that resolves is open, the event is deferred,
+ *	  unless it is late.
+ *	- When dead letters are written (dead_letter.c). Bad events are asked about only there.
  *
- * If the transaction that resolves is open, such an event is deferred.
+ * The row has no payload, but the letter of the dead letter that was resolved, and so a
+ * hash of its payload. The copy with this payload is a duplicate, other ones are what
+ * they would be anyway; one that would count is a conflict.
  *
  * A resolution may commit between such a look-up and the hold of the sink lock that
  * decides, and what resolve() has counted may even have expired by then. So the
@@ -40,9 +40,7 @@
 #include "utils/timestamp.h"
 
 #include "apply/dead_letter.h"
-#include "apply/encoding.h"
 #include "apply/event.h"
-#include "apply/fingerprint.h"
 #include "apply/resolution.h"
 #include "apply/watch.h"
 #include "core/catalog.h"
@@ -74,7 +72,7 @@ rsink_resolutions_open(RsinkResolutions *resolutions, const RsinkSink *sink, boo
 	resolutions->sink = sink;
 	resolutions->context = CurrentMemoryContext;
 	resolutions->rel = table_open(rsink_catalog_relid("resolved_event"), AccessShareLock);
-	resolutions->index = index_open(rsink_table_index(resolutions->rel, Anum_resolved_copy), AccessShareLock);
+	resolutions->index = index_open(rsink_table_index(resolutions->rel, Anum_resolved_sink_id), AccessShareLock);
 	InitDirtySnapshot(resolutions->dirty);
 	resolutions->dirty.xmin = InvalidTransactionId;
 	resolutions->scan = rsink_index_beginscan(resolutions->rel, resolutions->index,
@@ -92,161 +90,78 @@ rsink_resolutions_close(RsinkResolutions *resolutions)
 	table_close(resolutions->rel, NoLock);
 }
 
-/* The next row of the scan; what the scan allocates stays as long as the scan. */
-static bool
-next_row(RsinkResolutions *resolutions)
-{
-	MemoryContext old = MemoryContextSwitchTo(resolutions->context);
-	bool		found = index_getnext_slot(resolutions->scan, ForwardScanDirection, resolutions->slot);
-
-	MemoryContextSwitchTo(old);
-	return found;
-}
-
-/* What resolutions say of the copy of an event that a letter names, and of the others. */
+/* What has been decided on the event of a letter? The reason in the letter doesn't matter. */
 void
 rsink_resolution_find(RsinkResolutions *resolutions, const unsigned char *letter,
 					  RsinkResolution *found)
 {
-	bytea	   *first = rsink_letter_bytea(letter, RSINK_COPY_BYTES);
-	bytea	   *last = rsink_letter_bytea(letter, RSINK_COPY_BYTES);
+	bytea	   *event = rsink_letter_bytea(letter, RSINK_IDENTITY_BYTES);
 	TupleTableSlot *slot = resolutions->slot;
 	MemoryContext old;
 	ScanKeyData keys[2];
 
-	/* all copies of the event */
-	memset(VARDATA(first) + RSINK_IDENTITY_BYTES, 0, RSINK_COPY_BYTES - RSINK_IDENTITY_BYTES);
-	memset(VARDATA(last) + RSINK_IDENTITY_BYTES, 0xFF, RSINK_COPY_BYTES - RSINK_IDENTITY_BYTES);
 	memset(found, 0, sizeof(RsinkResolution));
-	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_BYTEAGE, PointerGetDatum(first));
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_BYTEALE, PointerGetDatum(last));
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(resolutions->sink->id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_BYTEAEQ, PointerGetDatum(event));
 	old = MemoryContextSwitchTo(resolutions->context);
 	index_rescan(resolutions->scan, keys, 2, NULL, 0);
-	MemoryContextSwitchTo(old);
-	while (next_row(resolutions))
+	/* of a row that was rolled back nothing is seen */
+	if (index_getnext_slot(resolutions->scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
-		bytea	   *copy = DatumGetByteaPP(slot_getattr(slot, Anum_resolved_copy, &isnull));
+		bytea	   *resolved = DatumGetByteaPP(slot_getattr(slot, Anum_resolved_letter, &isnull));
 		char	   *resolution = TextDatumGetCString(slot_getattr(slot, Anum_resolved_resolution, &isnull));
-		char	   *reason = TextDatumGetCString(slot_getattr(slot, Anum_resolved_reason, &isnull));
-		bool		counts = strcmp(resolution, rsink_resolution_names[RSINK_COUNT]) == 0;
 
-		if (DatumGetInt32(slot_getattr(slot, Anum_resolved_sink_id, &isnull)) != resolutions->sink->id)
-			continue;
-		if (VARSIZE_ANY_EXHDR(copy) == RSINK_COPY_BYTES && memcmp(VARDATA_ANY(copy), letter, RSINK_COPY_BYTES) == 0)
-		{
-			found->unfinished = TransactionIdIsValid(resolutions->dirty.xmin);
-			found->resolved = !found->unfinished;
-			found->counts = counts;
-			found->at = DatumGetTimestampTz(slot_getattr(slot, Anum_resolved_resolved_at, &isnull));
-			found->by = *DatumGetName(slot_getattr(slot, Anum_resolved_resolved_by, &isnull));
-		}
-		else if (!TransactionIdIsValid(resolutions->dirty.xmin))
-		{
-			found->counted_otherwise |= counts;
-			found->contradicts |= strcmp(reason, rsink_status_name[RSINK_CONFLICT]) == 0;
-		}
+		found->unfinished = TransactionIdIsValid(resolutions->dirty.xmin);
+		found->resolved = !found->unfinished;
+		found->counts = strcmp(resolution, rsink_resolution_names[RSINK_COUNT]) == 0;
+		memcpy(found->letter, VARDATA_ANY(resolved), Min(VARSIZE_ANY_EXHDR(resolved), RSINK_LETTER_BYTES));
+		found->same = memcmp(found->letter + RSINK_IDENTITY_BYTES, letter + RSINK_IDENTITY_BYTES,
+							 RSINK_COPY_BYTES - RSINK_IDENTITY_BYTES) == 0;
+		found->at = DatumGetTimestampTz(slot_getattr(slot, Anum_resolved_resolved_at, &isnull));
+		found->by = *DatumGetName(slot_getattr(slot, Anum_resolved_resolved_by, &isnull));
+		pfree(resolution);
 	}
+	MemoryContextSwitchTo(old);
 	ExecClearTuple(slot);
-	pfree(first);
-	pfree(last);
+	pfree(event);
+}
+
+/*
+ * The status of a copy of a resolved event, which would have had this status. One that
+ * was resolved is a duplicate; one that would count, or is late and known to have been
+ * counted otherwise, is a conflict.
+ */
+RsinkStatus
+rsink_resolved_status(const RsinkResolution *found, RsinkStatus status)
+{
+	if (found->same)
+		return RSINK_DUPLICATE;
+	if (status == RSINK_APPLIED || (status == RSINK_LATE && found->counts))
+		return RSINK_CONFLICT;
+	return status;
 }
 
 /*
  * Does what was asked of the resolutions still hold? Without the sink lock the answer
  * is a hint, with it the answer is right until the lock is released.
- *
- * Under late_policy 'apply' an event that has become late since was not looked up.
  */
 bool
 rsink_asked_holds(const RsinkSink *sink, const RsinkAsked *asked)
 {
-	return asked->asked && asked->generation == sink->shared->resolutions &&
-		(sink->late_policy != RSINK_LATE_APPLY || asked->horizon == sink->shared->horizon);
-}
-
-/*
- * Compute the identity of an event with these ids. Returns false if no good event can
- * have them, since their text can't be converted or is too long then.
- */
-static bool
-identify(const RsinkSink *sink, const char *order_id, int32 order_len,
-		 const char *event_id, int32 event_len, RsinkFingerprint *fp)
-{
-	order_id = rsink_hashed_text(sink, order_id, &order_len);
-	event_id = rsink_hashed_text(sink, event_id, &event_len);
-	if (order_id == NULL || order_len > RSINK_ID_MAX || event_id == NULL || event_len > RSINK_ID_MAX)
-		return false;
-	rsink_fingerprint_id(sink->key, order_id, order_len, event_id, event_len, fp);
-	return true;
-}
-
-/*
- * Add the fingerprints of the events that committed rows say to watch for. The horizon
- * is the committed one, since one that is just being raised may fall back.
- */
-static void
-read_watched(const RsinkSink *sink, RsinkWatch *watch)
-{
-	Relation	rel = table_open(rsink_catalog_relid("resolved_event"), AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleDesc	desc = RelationGetDescr(rel);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_resolved_watched_until, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
-				TimestampTzGetDatum(rsink_state_time(rsink_catalog_relid("sink_state"), sink->id,
-													 Anum_state_horizon, snapshot)));
-	scan = systable_beginscan(rel, rsink_table_index(rel, Anum_resolved_watched_until), true, snapshot, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		RsinkFingerprint fp;
-		bool		isnull;
-		text	   *order_id;
-		text	   *event_id;
-
-		if (DatumGetInt32(heap_getattr(tuple, Anum_resolved_sink_id, desc, &isnull)) != sink->id)
-			continue;
-		order_id = DatumGetTextPP(heap_getattr(tuple, Anum_resolved_order_id, desc, &isnull));
-		event_id = DatumGetTextPP(heap_getattr(tuple, Anum_resolved_event_id, desc, &isnull));
-		if (identify(sink, VARDATA_ANY(order_id), VARSIZE_ANY_EXHDR(order_id),
-					 VARDATA_ANY(event_id), VARSIZE_ANY_EXHDR(event_id), &fp))
-			rsink_watch_add(watch, &fp);
-	}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-}
-
-/* Load what a sink watches for, after a restart. Takes the sink lock for a moment. */
-static void
-load_watch(const RsinkSink *sink)
-{
-	RsinkWatch *loaded = palloc0(sizeof(RsinkWatch));
-	RsinkWatch *watch = &sink->shared->watch;
-
-	read_watched(sink, loaded);
-	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < lengthof(watch->bits); i++)
-		watch->bits[i] |= loaded->bits[i];
-	watch->any |= loaded->any;
-	watch->loaded = true;
-	LWLockRelease(&sink->shared->lock);
-	pfree(loaded);
+	return asked->asked && asked->generation == sink->shared->resolutions;
 }
 
 /*
  * Ask the resolutions of a sink about n keys of a call, before the sink lock is taken.
- * What they said before is forgotten. Only those events are looked up that might
- * count though they are resolved; see the head of this file.
+ * What they said before is forgotten.
  */
 void
 rsink_ask_resolutions(const RsinkSink *sink, const RsinkEvent *events,
 					  const RsinkKey *keys, int n, RsinkAsked *asked)
 {
 	RsinkShared *shared = sink->shared;
-	bool		applies_late = sink->late_policy == RSINK_LATE_APPLY;
+	TimestampTz horizon = shared->horizon;
 	RsinkResolutions resolutions = {0};
 	StringInfoData buf = {0};
 
@@ -255,20 +170,18 @@ rsink_ask_resolutions(const RsinkSink *sink, const RsinkEvent *events,
 	asked->status = NULL;
 	asked->asked = true;
 	asked->generation = shared->resolutions;
-	asked->horizon = shared->horizon;
-	if (!shared->watch.loaded)
-		load_watch(sink);
+	rsink_watch_load(sink);
 	pg_read_barrier();			/* pairs with the lock of who has changed them */
-	if (!shared->watch.any && !applies_late)
+	if (shared->watch.loaded && !shared->watch.any)
 		return;
 	for (int i = 0; i < n; i++)
 	{
 		const RsinkEvent *event = &events[keys[i].position];
 		unsigned char letter[RSINK_LETTER_BYTES];
 		RsinkResolution found;
+		bool		late;
 
-		if (!(applies_late && event->event_time <= asked->horizon) &&
-			!(shared->watch.any && rsink_watch_has(&shared->watch, &keys[i].fp)))
+		if (likely(!rsink_watch_has(&shared->watch, &keys[i].fp)))
 			continue;
 		if (resolutions.rel == NULL)
 		{
@@ -277,58 +190,22 @@ rsink_ask_resolutions(const RsinkSink *sink, const RsinkEvent *events,
 		}
 		rsink_letter(sink, event, "", &buf, letter);
 		rsink_resolution_find(&resolutions, letter, &found);
-		if (!found.resolved && !found.unfinished &&
-			!(found.counted_otherwise && event->event_time <= asked->horizon))
+		late = event->event_time <= horizon;
+		if (!found.resolved && !(found.unfinished && (!late || sink->late_policy == RSINK_LATE_APPLY)))
 			continue;
 		if (asked->status == NULL)
 		{
 			asked->status = palloc(n);
 			memset(asked->status, RSINK_NSTATUS, n);
 		}
-		asked->status[i] = found.resolved ? RSINK_DUPLICATE : found.unfinished ? RSINK_DEFERRED : RSINK_CONFLICT;
+		asked->status[i] = found.unfinished ? RSINK_DEFERRED :
+			rsink_resolved_status(&found, late ? RSINK_LATE : RSINK_APPLIED);
 	}
 	if (resolutions.rel != NULL)
 	{
 		rsink_resolutions_close(&resolutions);
 		pfree(buf.data);
 	}
-}
-
-/*
- * Watch for an event that is discarded and not late, so that it doesn't count when it
- * comes again. It has both ids. Takes the sink lock. A rollback leaves the bits set,
- * which costs look-ups.
- */
-void
-rsink_watch_event(const RsinkSink *sink, const RsinkEvent *event)
-{
-	RsinkFingerprint fp;
-
-	if (!identify(sink, event->order_id, event->order_len, event->event_id, event->event_len, &fp))
-		return;
-	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
-	rsink_watch_add(&sink->shared->watch, &fp);
-	LWLockRelease(&sink->shared->lock);
-}
-
-/*
- * Watch no longer for events that are late by now. Caller holds the maintenance lock,
- * so nobody resolves meanwhile. Takes the sink lock for a moment.
- */
-void
-rsink_watch_renew(const RsinkSink *sink)
-{
-	RsinkWatch *renewed;
-
-	if (!sink->shared->watch.any)
-		return;
-	renewed = palloc0(sizeof(RsinkWatch));
-	read_watched(sink, renewed);
-	renewed->loaded = true;
-	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
-	sink->shared->watch = *renewed;
-	LWLockRelease(&sink->shared->lock);
-	pfree(renewed);
 }
 
 /*

@@ -1,10 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * watch.h
- *	  Which events a sink watches for: discarded ones that may come again in time.
- *
- * It is a Bloom filter in shared memory over the fingerprints of these events. Each
- * of them has a row in resolved_event; the filter spares all others that look-up.
+ *	  Which events a sink watches for: the resolved ones, so that none counts again.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,36 +9,39 @@
 #define RSINK_WATCH_H
 
 #include "apply/fingerprint.h"
+#include "seen/extent.h"
+#include "seen/filter.h"
 
-#define RSINK_WATCH_BITS 8192
+/* The first layer has so many lines, and each further one so many times more. */
+#define RSINK_WATCH_LINES	16
+#define RSINK_WATCH_GROWTH	32
 
-/* The sink lock, exclusively; also a hint, whose bits are set before they matter. */
+/* The layers after the first one. The last of them has room for 500 million events. */
+#define RSINK_WATCH_LAYERS	4
+
+/*
+ * The sink lock, exclusively; also a hint, whose bits are set before they matter. A
+ * layer that is there stays as it is, but for its bits, until the slot is reset.
+ */
 typedef struct RsinkWatch
 {
-	bool		loaded;			/* are the events of committed rows in it? */
+	bool		loaded;			/* are the events of all committed rows in it? If not, it
+								 * may have any event */
+	bool		full;			/* was there no memory for a layer? */
 	bool		any;			/* is any bit set? */
-	uint64		bits[RSINK_WATCH_BITS / 64];
+	int			nlayers;		/* after the first one */
+	int64		room;			/* for so many more events in the last layer */
+	uint64		first[RSINK_WATCH_LINES * RSINK_LINE_WORDS];
+	RsinkExtent layer[RSINK_WATCH_LAYERS];
 } RsinkWatch;
 
-/* The two bits of a fingerprint, whose own bits are uniform. */
-#define RSINK_WATCH_FIRST(fp)	((uint32) ((fp)->lo % RSINK_WATCH_BITS))
-#define RSINK_WATCH_SECOND(fp)	((uint32) ((fp)->lo / RSINK_WATCH_BITS % RSINK_WATCH_BITS))
+struct RsinkSink;
 
-/* Watch for an event. */
-static inline void
-rsink_watch_add(RsinkWatch *watch, const RsinkFingerprint *fp)
-{
-	watch->bits[RSINK_WATCH_FIRST(fp) / 64] |= UINT64CONST(1) << (RSINK_WATCH_FIRST(fp) % 64);
-	watch->bits[RSINK_WATCH_SECOND(fp) / 64] |= UINT64CONST(1) << (RSINK_WATCH_SECOND(fp) % 64);
-	watch->any = true;
-}
-
-/* May the event be one that is watched for? */
-static inline bool
-rsink_watch_has(const RsinkWatch *watch, const RsinkFingerprint *fp)
-{
-	return (watch->bits[RSINK_WATCH_FIRST(fp) / 64] >> (RSINK_WATCH_FIRST(fp) % 64) & 1) != 0 &&
-		(watch->bits[RSINK_WATCH_SECOND(fp) / 64] >> (RSINK_WATCH_SECOND(fp) % 64) & 1) != 0;
-}
+extern bool rsink_watch_has(const RsinkWatch *watch, const RsinkFingerprint *fp);
+extern void rsink_watch_reset(RsinkWatch *watch);
+extern Size rsink_watch_bytes(const RsinkWatch *watch);
+extern void rsink_watch_load(const struct RsinkSink *sink);
+extern void rsink_watch_tend(const struct RsinkSink *sink);
+extern void rsink_watch_event(const struct RsinkSink *sink, const text *order_id, const text *event_id);
 
 #endif							/* RSINK_WATCH_H */

@@ -114,15 +114,15 @@
 #define Natts_dead_letter			9
 
 #define Anum_resolved_sink_id		1
-#define Anum_resolved_copy			2
-#define Anum_resolved_reason		3
-#define Anum_resolved_order_id		4
-#define Anum_resolved_event_id		5
-#define Anum_resolved_resolution	6
-#define Anum_resolved_resolved_at	7
-#define Anum_resolved_resolved_by	8
-#define Anum_resolved_note			9
-#define Anum_resolved_watched_until 10
+#define Anum_resolved_event			2
+#define Anum_resolved_letter		3
+#define Anum_resolved_reason		4
+#define Anum_resolved_order_id		5
+#define Anum_resolved_event_id		6
+#define Anum_resolved_resolution	7
+#define Anum_resolved_resolved_at	8
+#define Anum_resolved_resolved_by	9
+#define Anum_resolved_note			10
 #define Natts_resolved				10
 
 #define Anum_epoch_sink_id			1

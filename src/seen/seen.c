@@ -233,22 +233,13 @@ is_long(instr_time since)
 	return INSTR_TIME_GET_MILLISEC(now) > HOLD_MILLISECONDS;
 }
 
-/*
- * The status of an event that need not be looked up: that of "must", where a person has
- * resolved the event, or is doing so; late for one that comes too late to be checked, or
- * for a bucket that was removed. RSINK_NSTATUS if the event must be looked up. Caller
- * holds the sink lock.
- */
-static inline uint8
-early_status(const RsinkSeen *seen, const RsinkEvent *event, const uint8 *must, int i)
+/* Does an event come too late to be checked, or for a bucket that was removed? */
+static inline bool
+is_late(const RsinkSeen *seen, const RsinkEvent *event)
 {
-	if (unlikely(must != NULL && must[i] != RSINK_NSTATUS))
-		return must[i];
-	if ((event->event_time <= seen->shared->horizon &&
-		 (seen->sink->late_policy != RSINK_LATE_APPLY || seen->importing) && !seen->resolving) ||
-		event->event_time < seen->shared->retained_from)
-		return RSINK_LATE;
-	return RSINK_NSTATUS;
+	return (event->event_time <= seen->shared->horizon &&
+			(seen->sink->late_policy != RSINK_LATE_APPLY || seen->importing) && !seen->resolving) ||
+		event->event_time < seen->shared->retained_from;
 }
 
 /*
@@ -266,7 +257,7 @@ static int
 claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const RsinkKey *keys, int n,
 		   const RsinkAsked *asked, int asked_from, RsinkKey *fresh, RsinkEvent **deferred)
 {
-	const uint8 *must = asked->status == NULL ? NULL : asked->status + asked_from;
+	const uint8 *said = asked->status == NULL ? NULL : asked->status + asked_from;
 	const RsinkFingerprint *last = NULL;	/* the last one looked up */
 	RsinkRowState last_state = RSINK_ROW_GONE;	/* what was found of "last" */
 	uint32		last_payload = 0;	/* payload hash that "last" is counted with */
@@ -284,6 +275,7 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 	{
 		const RsinkFingerprint *fp = &keys[i].fp;
 		RsinkEvent *event = &events[keys[i].position];
+		uint8		resolved;
 
 		if (i % HOLD_CHECKED == HOLD_CHECKED - 1 && is_long(since))
 			lookup->from_disk = true;
@@ -294,12 +286,15 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 		}
 		if (i + PREFETCH_AHEAD < n)
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
-		event->status = early_status(seen, event, must, i);
-		if (event->status == RSINK_NSTATUS && (last == NULL || rsink_fingerprint_cmp(last, fp) != 0))
+		resolved = unlikely(said != NULL) ? said[i] : RSINK_NSTATUS;
+		event->status = RSINK_NSTATUS;
+		if (is_late(seen, event))
+			event->status = resolved != RSINK_NSTATUS ? resolved : RSINK_LATE;
+		else if (last == NULL || rsink_fingerprint_cmp(last, fp) != 0)
 		{
 			last = fp;
 			last_state = rsink_lookup_state(lookup, i, &keys[i], &last_payload);
-			if (last_state == RSINK_ROW_GONE)
+			if (last_state == RSINK_ROW_GONE && resolved == RSINK_NSTATUS)
 			{
 				event->status = RSINK_APPLIED;
 				fresh[nfresh++] = keys[i];
@@ -315,7 +310,8 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 			}
 		}
 		if (event->status == RSINK_NSTATUS)
-			event->status = last_state == RSINK_ROW_UNFINISHED ? RSINK_DEFERRED :
+			event->status = last_state == RSINK_ROW_GONE ? resolved :
+				last_state == RSINK_ROW_UNFINISHED ? RSINK_DEFERRED :
 				last_payload == fp->payload ? RSINK_DUPLICATE : RSINK_CONFLICT;
 		if (event->status != RSINK_DEFERRED)
 			continue;
@@ -348,7 +344,7 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
  * (and claims the event), duplicate, deferred (and inserts the event into
  * deferred_event, unless it comes from there), conflict or late. Where several
  * keys have the same ids, the one with the lowest position counts. An event that a
- * person has resolved is a duplicate, where that matters; see resolution.c.
+ * person has resolved is not applied; see resolution.c.
  *
  * Imported events are claimed like others, but for the horizon and the watermark.
  * For these the caller holds the maintenance lock, and

@@ -290,7 +290,7 @@ rsink_insert_arrival_rows(int32 id, bool totals)
 	insert_arrival_row("settled_event", id, psprintf("-%d, '', '', '', now()", id));
 	insert_arrival_row("dead_letter_event", id,
 					   psprintf("-%d, '', '', NULL, NULL, NULL, NULL, NULL, now()", id));
-	insert_arrival_row("resolved_event", id, psprintf("-%d, '', '', NULL, NULL, '', now(), '', NULL, NULL", id));
+	insert_arrival_row("resolved_event", id, psprintf("-%d, '', '', '', NULL, NULL, '', now(), '', NULL", id));
 	insert_arrival_row("epoch", id, psprintf("-%d, '', NULL, 0, now(), NULL", id));
 	insert_arrival_row("ledger", id, psprintf("-%d, '', '', 0, 0, 0, 0, NULL, now()", id));
 	insert_arrival_row("committed_offset", id, psprintf("-%d, '', 0, 0, 0, 0, 0", id));

@@ -138,7 +138,7 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->horizon = shared->retained_from = DT_NOBEGIN;
 	shared->low_claim = DT_NOEND;
 	shared->resolutions++;
-	memset(&shared->watch, 0, sizeof(shared->watch));
+	rsink_watch_reset(&shared->watch);
 	pg_atomic_init_u64(&shared->last_merge, 0);
 	shared->stats_since = GetCurrentTimestamp();
 	pg_atomic_init_u64(&shared->last_sequence, 0);
@@ -170,7 +170,7 @@ slots_release(Oid db, Oid seen)
 
 /*
  * Have the slices of a sink listed anew that a restore may have brought, and the
- * discarded events that it watches for. The sink is given by its page table. Nobody
+ * resolved events that it watches for. The sink is given by its page table. Nobody
  * uses it yet.
  */
 void
@@ -378,6 +378,7 @@ rsink_shared_bytes(RsinkShared *shared, RsinkBytes *bytes)
 {
 	bytes->hot += rsink_index_bytes(&shared->index) + rsink_runs_bytes(&shared->runs);
 	rsink_slices_bytes(&shared->slices, &bytes->filters, &bytes->fences);
+	bytes->filters += rsink_watch_bytes(&shared->watch);
 }
 
 /*

@@ -80,7 +80,7 @@ typedef struct RsinkShared
 
 	/* What people have resolved: the sink lock, exclusively; also a hint. */
 	uint64		resolutions;	/* grows with each commit of a transaction that resolves */
-	RsinkWatch	watch;			/* discarded events that may come again in time */
+	RsinkWatch	watch;			/* resolved events, which may come again */
 
 	/* Atomic. */
 	pg_atomic_uint32 small_rows;	/* page rows inserted since the last packing, roughly */
@@ -96,7 +96,7 @@ typedef struct RsinkShared
 typedef struct RsinkBytes
 {
 	Size		hot;			/* the index and runs */
-	Size		filters;		/* tables of tags, which filter the slices */
+	Size		filters;		/* tables of tags, which filter the slices, and of resolved events */
 	Size		fences;
 } RsinkBytes;
 

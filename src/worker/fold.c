@@ -186,6 +186,5 @@ rsink_fold(RsinkSink *sink)
 			  "DELETE FROM revenue_sink.settled_event WHERE sink_id = %d "
 			  "AND settled_at < now() - make_interval(days => %d)", sink->id, retention);
 	rsink_spi_end(&spi);
-	rsink_watch_renew(sink);
 }
 

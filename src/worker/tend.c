@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "api/admin.h"
+#include "apply/watch.h"
 #include "core/compat.h"
 #include "core/lock.h"
 #include "revenue/retain.h"
@@ -313,6 +314,7 @@ seal(RsinkTended *t)
 		seen = sink->seen;
 		if (sink->mode != RSINK_TOTALS && rsink_maintenance_lock(sink, false))
 		{
+			rsink_watch_tend(sink);
 			more = rsink_slices_refresh(sink);
 			rsink_sweep_runs(sink);
 			if (!more)

@@ -122,7 +122,8 @@ FROM (VALUES
 		'amount numeric, group_key text, rejected_at timestamp with time zone'),
 	('dead_letter', 'sink text, reason text, order_id text, event_id text, event_time timestamp with time zone, '
 		'amount numeric, group_key text, arrived_at timestamp with time zone, letter bytea, resolution text, '
-		'resolved_at timestamp with time zone, resolved_by name, note text'),
+		'resolved_at timestamp with time zone, resolved_by name, note text, '
+		'resolved_letter bytea'),
 	('deferred', 'sink text, order_id text, event_id text, event_time timestamp with time zone, amount numeric, '
 		'group_key text, deferred_at timestamp with time zone, age interval'),
 	('settled', 'sink text, order_id text, event_id text, answer text, settled_at timestamp with time zone'),

@@ -79,12 +79,24 @@ is(sql(resolve('count', 1) . resolve('discard', 2, 3)), "0\n0", 'the call is rep
 is(sql(pay('1', $late, 1) . pay('2', $late, 2)), "duplicate\nduplicate", 'the events come again');
 
 # What was discarded because it was too far in the future is still known, though
-# shared memory was lost, once its time has come.
+# shared memory was lost, once its time has come. So are other events with another time.
+my $now = '2024-03-01 11:30+00';
 sql("SELECT revenue_sink.alter_sink('s', max_future => '100000 days')");
-is(sql(pay('3', $ahead, 4)), 'duplicate', 'a discarded event comes again in time');
+is(sql(pay('3', $ahead, 4) . pay('1', $now, 1) . pay('2', $now, 3)), "duplicate\nconflict\nconflict", 'resolved events come again in time');
 $node->restart;
-is(sql(pay('3', $ahead, 4)), 'duplicate', 'and after a restart');
+is(sql(pay('3', $ahead, 4) . pay('1', $now, 1) . pay('2', $now, 3)), "duplicate\nconflict\nconflict", 'and after a restart');
 sql("SELECT revenue_sink.alter_sink('s', max_future => '5 minutes')");
+is(sql("SELECT count(*) FROM revenue_sink.dead_letter"), 3, 'they make no dead letters');
+
+# Of two copies of an event one counts. Whoever wants to count the other one is warned.
+sql(pay('two', '2024-03-01 09:01+00', 1) . pay('two', '2024-03-01 09:01+00', 2));
+sql(resolve('count', 'two') =~ s/WHERE/WHERE amount = 2 AND/r);
+my ($code, $out, $warning) = $node->psql('postgres', resolve('count', 'two'));
+is($out, 0, 'both letters once more count nothing');
+like($warning, qr/WARNING:  dead letter \\x[0-9a-f]{64} of sink "s" is not counted\n.*DETAIL:  Role "\w+" has counted dead letter \\x[0-9a-f]{64} of the same event at .*\n.*HINT:  To correct/,
+	'but a warning tells of the other amount');
+unlike($warning, qr/WARNING.*WARNING/s, 'and of no more than that');
+is(sql("SELECT sum(revenue) FROM fact_revenue_1m WHERE minute = '2024-03-01 09:01+00'"), 2, 'one amount counts');
 
 # ----------------------------------------------------------------------
 # What was counted expires at once, and the dead letters go, too: the resolutions of
@@ -192,5 +204,42 @@ system_or_bail('pg_restore', '--exit-on-error', '-d', $node->connstr('torn'), '-
 is($node->safe_psql('torn', 'SELECT problem FROM revenue_sink.sink'),
 	'the sink has not arrived whole: the rows of table "revenue_sink.resolved_event" have not arrived',
 	'a sink without its resolutions is not whole');
+
+$standby->stop;
+
+# ----------------------------------------------------------------------
+# A server that has no memory to watch for all that was resolved looks up each event.
+# After a restart it does so until the worker has loaded what is watched for.
+
+my $crowd = sub {
+	my ($order, $time) = @_;
+
+	return "SELECT a.* FROM (SELECT array_agg('$order'::text), array_agg(i::text), array_agg('$time'::timestamptz), array_agg(1::numeric) "
+	  . "FROM generate_series(1, 20000) i) AS e (o, e, t, a), revenue_sink.apply('s', e.o, e.e, e.t, e.a) AS a;\n";
+};
+my $in_time = '2024-03-01 11:40+00';
+my $known = "0|0|0|20000|0|0\n1|0|0|0|0|0";
+
+$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '1MB'");
+$node->restart;
+sql($crowd->('crowd', $late));
+is(sql("SELECT revenue_sink.resolve('s', 'discard', array_agg(letter)) FROM revenue_sink.dead_letter WHERE order_id = 'crowd'"), 20000,
+	'so many events are resolved');
+my $new = 0;
+my $replay = sub {
+	$new++;
+	return sql($crowd->('crowd', $in_time) . "SELECT * FROM revenue_sink.apply('s', ARRAY['new'], ARRAY['$new'], ARRAY['$in_time'::timestamptz], ARRAY[1])");
+};
+is($replay->(), $known, 'none of them counts, with little memory');
+$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '64MB'");
+$node->restart;
+is($replay->(), $known, 'nor after a restart');
+$node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '100ms'");
+$node->reload;
+$node->poll_query_until('postgres', "SELECT seen_bytes_filters > 0 FROM revenue_sink.stat_sink WHERE sink = 's'")
+  or die 'the worker loads nothing';
+is($replay->(), $known, 'nor when the worker has loaded what is watched for');
+is(sql("SELECT count(*) FROM revenue_sink.dead_letter WHERE order_id = 'crowd'"), 20000, 'and there is no new dead letter');
+is(sql($check), '', 'check()');
 
 done_testing();
