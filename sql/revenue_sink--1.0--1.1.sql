@@ -52,6 +52,7 @@ ALTER TABLE revenue_sink.dead_letter_event RENAME COLUMN rejected_at TO arrived_
 -- An index keeps the names that its columns had.
 DROP INDEX revenue_sink.rejected_sink_id_digest_idx;
 CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
+CREATE INDEX ON revenue_sink.dead_letter_event (arrived_at, sink_id);
 COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
 
 CREATE TABLE revenue_sink.settled_event (
@@ -88,6 +89,19 @@ COMMENT ON TABLE revenue_sink.resolved_event IS
 COMMENT ON COLUMN revenue_sink.resolved_event.event IS 'the beginning of the letters of the event';
 COMMENT ON COLUMN revenue_sink.resolved_event.letter IS 'names the dead letter that was resolved, the only one whose amount can have been counted';
 COMMENT ON COLUMN revenue_sink.resolved_event.reason IS 'of the dead letter that was resolved';
+
+-- Not dumped: where no row says how many there are, dead letters are counted.
+CREATE TABLE revenue_sink.letter_count (
+	sink_id integer NOT NULL,
+	letters bigint NOT NULL,
+	oldest timestamptz,
+	counted_at timestamptz
+) USING heap;
+ALTER TABLE revenue_sink.letter_count REPLICA IDENTITY FULL;
+COMMENT ON TABLE revenue_sink.letter_count IS
+	'how many dead letters of a sink nobody has resolved: a row of the worker, if they are many, and what has changed since';
+COMMENT ON COLUMN revenue_sink.letter_count.oldest IS 'none of these dead letters has arrived earlier';
+COMMENT ON COLUMN revenue_sink.letter_count.counted_at IS 'when the worker has counted them; NULL means a change';
 SELECT pg_catalog.pg_extension_config_dump('revenue_sink.resolved_event', '');
 
 CREATE FUNCTION revenue_sink.rename_constraints(renamed regclass)
@@ -384,8 +398,8 @@ CREATE OR REPLACE VIEW revenue_sink.prepared WITH (security_barrier) AS
 	WHERE revenue_sink.may_watch(s.name);
 COMMENT ON VIEW revenue_sink.prepared IS 'prepared batches, and whether anyone has decided on them';
 
-REVOKE ALL ON revenue_sink.settled_event, revenue_sink.resolved_event, revenue_sink.dead_letter, revenue_sink.settled,
-	revenue_sink.stat_pool FROM PUBLIC;
+REVOKE ALL ON revenue_sink.settled_event, revenue_sink.resolved_event, revenue_sink.letter_count, revenue_sink.dead_letter,
+	revenue_sink.settled, revenue_sink.stat_pool FROM PUBLIC;
 GRANT SELECT ON revenue_sink.dead_letter, revenue_sink.settled, revenue_sink.stat_pool TO PUBLIC;
 
 -- Comments on what was there in 1.0, and is described in other words now.

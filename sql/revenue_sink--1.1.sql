@@ -99,6 +99,7 @@ CREATE TABLE revenue_sink.dead_letter_event (
 ) USING heap;
 ALTER TABLE revenue_sink.dead_letter_event REPLICA IDENTITY FULL;
 CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
+CREATE INDEX ON revenue_sink.dead_letter_event (arrived_at, sink_id);
 COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
 
 CREATE TABLE revenue_sink.resolved_event (
@@ -119,6 +120,19 @@ COMMENT ON TABLE revenue_sink.resolved_event IS
 COMMENT ON COLUMN revenue_sink.resolved_event.event IS 'the beginning of the letters of the event';
 COMMENT ON COLUMN revenue_sink.resolved_event.letter IS 'names the dead letter that was resolved, the only one whose amount can have been counted';
 COMMENT ON COLUMN revenue_sink.resolved_event.reason IS 'of the dead letter that was resolved';
+
+-- Not dumped: where no row says how many there are, dead letters are counted.
+CREATE TABLE revenue_sink.letter_count (
+	sink_id integer NOT NULL,
+	letters bigint NOT NULL,
+	oldest timestamptz,
+	counted_at timestamptz
+) USING heap;
+ALTER TABLE revenue_sink.letter_count REPLICA IDENTITY FULL;
+COMMENT ON TABLE revenue_sink.letter_count IS
+	'how many dead letters of a sink nobody has resolved: a row of the worker, if they are many, and what has changed since';
+COMMENT ON COLUMN revenue_sink.letter_count.oldest IS 'none of these dead letters has arrived earlier';
+COMMENT ON COLUMN revenue_sink.letter_count.counted_at IS 'when the worker has counted them; NULL means a change';
 
 CREATE TABLE revenue_sink.epoch (
 	sink_id integer NOT NULL,

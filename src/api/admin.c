@@ -445,6 +445,7 @@ revenue_sink_drop_sink(PG_FUNCTION_ARGS)
 	for (int i = 0; i < RSINK_NSHARED_TABLES; i++)
 		rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.%s WHERE sink_id IN (%d, -%d)",
 				  rsink_shared_tables[i], sink->id, sink->id);
+	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.letter_count WHERE sink_id = %d", sink->id);
 	if (rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.sink_catalog WHERE id = %d", sink->id) == 0)
 		raise_invisible_sink(name);
 	rsink_spi_end(&spi);

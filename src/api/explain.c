@@ -24,7 +24,9 @@
 #include "utils/timestamp.h"
 
 #include "api/argument.h"
+#include "apply/dead_letter.h"
 #include "apply/encoding.h"
+#include "apply/event.h"
 #include "apply/fingerprint.h"
 #include "apply/resolution.h"
 #include "core/compat.h"
@@ -61,6 +63,9 @@ typedef struct Explain
 	RsinkSink  *sink;
 	char	   *order_id;		/* as SQL literals */
 	char	   *event_id;
+	char	   *first_letter;	/* letters of the event are between these, as SQL literals */
+	char	   *last_letter;
+	char	   *of_event;		/* the condition, in SQL, that resolution "r" is of the event */
 	RsinkFound	claim;
 	const char *gid;			/* of the transaction that has claimed it; or NULL */
 	const char *claimant;		/* that transaction in words, if it is unfinished */
@@ -230,9 +235,8 @@ static bool
 explain_counted_letter(Explain *explain)
 {
 	rsink_spi(SPI_OK_SELECT, "SELECT r.resolved_at, 'a dead letter that was ' || " RESOLUTION_WORDS("r") " "
-			  "FROM revenue_sink.resolved_event r WHERE r.sink_id = %d AND r.resolution = 'count' "
-			  "AND r.order_id = %s AND r.event_id = %s ORDER BY r.resolved_at LIMIT 1",
-			  explain->sink->id, explain->order_id, explain->event_id);
+			  "FROM revenue_sink.resolved_event r WHERE r.sink_id = %d AND r.resolution = 'count' AND %s",
+			  explain->sink->id, explain->of_event);
 	if (SPI_processed == 0)
 		return false;
 	put_claim(explain, "counted", rsink_spi_int64(0, 1, DT_NOBEGIN),
@@ -287,13 +291,16 @@ explain_letters(Explain *explain)
 			  "      || CASE WHEN e.reason = 'late' AND e.event_time <= t.horizon THEN ', not after the horizon ' || t.horizon ELSE '' END "
 			  "      || CASE WHEN e.reason = 'late' AND e.event_time < t.retained_from "
 			  "          THEN ', facts before ' || t.retained_from || ' are removed' ELSE '' END, " EVENT_WORDS ") "
-			  "    || coalesce('; ' || " RESOLUTION_WORDS("e") " || ' at ' || e.resolved_at || coalesce(': ' || e.note, ''), "
-			  "      '; not resolved') "
-			  "FROM revenue_sink.dead_letter e LEFT JOIN revenue_sink.sink_state t ON t.sink_id = %d "
-			  "WHERE e.sink = %s AND e.letter IN (SELECT letter FROM revenue_sink.dead_letter_event "
-			  "  WHERE sink_id = %d AND order_id IS NOT DISTINCT FROM %s AND event_id IS NOT DISTINCT FROM %s) "
+			  "    || coalesce('; ' || CASE WHEN r.resolution = 'count' AND substring(r.letter, 1, %d) <> substring(e.letter, 1, %d) "
+			  "          THEN 'not counted, as another copy was ' ELSE '' END || " RESOLUTION_WORDS("r") " || ' at ' || r.resolved_at "
+			  "        || coalesce(': ' || r.note, ''), '; not resolved') "
+			  "FROM (SELECT DISTINCT ON (letter) * FROM revenue_sink.dead_letter_event "
+			  "    WHERE sink_id = %d AND letter >= %s AND letter <= %s "
+			  "    AND order_id IS NOT DISTINCT FROM %s AND event_id IS NOT DISTINCT FROM %s ORDER BY letter, arrived_at) AS e "
+			  "  LEFT JOIN revenue_sink.resolved_event r ON " RSINK_RESOLUTION_OF("r", "e") " "
+			  "  LEFT JOIN revenue_sink.sink_state t ON t.sink_id = e.sink_id "
 			  "ORDER BY e.arrived_at, e.reason, e.event_time, e.amount",
-			  explain->sink->id, quote_literal_cstr(explain->sink->name), explain->sink->id,
+			  RSINK_COPY_BYTES, RSINK_COPY_BYTES, explain->sink->id, explain->first_letter, explain->last_letter,
 			  explain->order_id, explain->event_id);
 	put_rows(explain);
 }
@@ -307,12 +314,42 @@ explain_resolved(Explain *explain)
 {
 	rsink_spi(SPI_OK_SELECT, "SELECT 'resolved', r.resolved_at, NULL::interval, NULL::text, "
 			  "  r.reason || '; ' || " RESOLUTION_WORDS("r") " || coalesce(': ' || r.note, '') "
-			  "FROM revenue_sink.resolved_event r WHERE r.sink_id = %d "
-			  "AND r.order_id IS NOT DISTINCT FROM %s AND r.event_id IS NOT DISTINCT FROM %s "
+			  "FROM revenue_sink.resolved_event r WHERE r.sink_id = %d AND %s "
 			  "AND NOT EXISTS (SELECT FROM revenue_sink.dead_letter_event d WHERE " RSINK_RESOLUTION_OF("r", "d") ") "
 			  "ORDER BY r.resolved_at, r.reason",
-			  explain->sink->id, explain->order_id, explain->event_id);
+			  explain->sink->id, explain->of_event);
 	put_rows(explain);
+}
+
+/*
+ * Find out with which bytes the letters of the event begin, and so, in SQL, where its
+ * dead letters and resolutions are. Text that names no event may have several.
+ */
+static void
+find_letters(Explain *explain, FunctionCallInfo fcinfo)
+{
+	unsigned char first[RSINK_LETTER_BYTES] = {0};
+	unsigned char last[RSINK_LETTER_BYTES];
+	unsigned char letter[RSINK_LETTER_BYTES];
+	text	   *order_id = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	text	   *event_id = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
+	RsinkEvent	event = {
+		.order_id = order_id ? VARDATA_ANY(order_id) : NULL,
+		.order_len = order_id ? VARSIZE_ANY_EXHDR(order_id) : 0,
+		.event_id = event_id ? VARDATA_ANY(event_id) : NULL,
+		.event_len = event_id ? VARSIZE_ANY_EXHDR(event_id) : 0
+	};
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	rsink_letter(explain->sink, &event, "", &buf, letter);
+	memcpy(first, letter, RSINK_IDS_BYTES);
+	memset(last, 0xFF, sizeof(last));
+	memcpy(last, letter, RSINK_IDS_BYTES);
+	explain->first_letter = rsink_letter_literal(first, RSINK_LETTER_BYTES);
+	explain->last_letter = rsink_letter_literal(last, RSINK_LETTER_BYTES);
+	explain->of_event = psprintf("r.event >= %s AND r.event <= %s", rsink_letter_literal(first, RSINK_IDENTITY_BYTES),
+								 rsink_letter_literal(last, RSINK_IDENTITY_BYTES));
 }
 
 /* A text argument, or NULL, as an SQL literal. */
@@ -350,6 +387,7 @@ revenue_sink_explain_event(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	explain.order_id = literal_argument(fcinfo, 1);
 	explain.event_id = literal_argument(fcinfo, 2);
+	find_letters(&explain, fcinfo);
 	has_identity = !PG_ARGISNULL(1) && !PG_ARGISNULL(2) &&
 		rsink_event_identity(explain.sink, PG_GETARG_TEXT_PP(1), PG_GETARG_TEXT_PP(2), &fp);
 	if (has_identity)

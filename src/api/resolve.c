@@ -62,7 +62,8 @@ typedef struct Resolve
 	unsigned char (*names)[RSINK_LETTER_BYTES]; /* their letters */
 	int			n;				/* and how many they are */
 	MemoryContext portion;		/* is reset with each portion */
-	int64		made;			/* resolutions */
+	int64		made;			/* resolutions, */
+	int64		letters_done;	/* and the rows of the dead letters that are resolved by them */
 } Resolve;
 
 /* A letter as text, for a message. */
@@ -157,7 +158,8 @@ count_portion(Resolve *r)
 
 /* Raise if a dead letter can't be counted, as far as it and others of its event say. */
 static void
-require_countable(const Resolve *r, const unsigned char *letter, const char *reason, const RsinkEvent *event)
+require_countable(const Resolve *r, const unsigned char *letter, const char *reason, const RsinkEvent *event,
+				  bool has_conflict)
 {
 	const char *fault;
 
@@ -172,7 +174,7 @@ require_countable(const Resolve *r, const unsigned char *letter, const char *rea
 					 "If the time is right, call resolve() again when it comes within max_future. Otherwise send a corrected event, and discard the dead letter once that is counted." :
 					 "Send a corrected event, and discard the dead letter once that is counted.");
 	/* a conflict tells of a first copy, even when the seen events have forgotten that */
-	if (rsink_has_dead_letter(r->letters, r->letter_index, r->sink->id, letter, rsink_status_name[RSINK_CONFLICT]))
+	if (has_conflict)
 		refuse_counted(r, letter);
 }
 
@@ -265,6 +267,7 @@ resolve_letter(Resolve *r, const struct varlena *value)
 	RsinkResolution found = {0};
 	RsinkEvent	event;
 	HeapTuple	tuple = NULL;
+	bool		has_conflict;
 	bool		isnull;
 
 	if (VARSIZE_ANY_EXHDR(value) == RSINK_LETTER_BYTES)
@@ -284,11 +287,13 @@ resolve_letter(Resolve *r, const struct varlena *value)
 						letter_text(letter, Min(VARSIZE_ANY_EXHDR(value), RSINK_LETTER_BYTES))),
 				 errhint("Take letters from the column \"letter\" of the view revenue_sink.dead_letter.")));
 	event_of_letter(tuple, desc, &event);
+	r->letters_done += rsink_dead_letters_of(r->letters, r->letter_index, r->sink->id, letter,
+											 rsink_status_name[RSINK_CONFLICT], &has_conflict);
 	if (r->kind == RSINK_COUNT)
 	{
 		require_countable(r, letter,
 						  TextDatumGetCString(heap_getattr(tuple, Anum_dead_letter_reason, desc, &isnull)),
-						  &event);
+						  &event, has_conflict);
 		memcpy(r->names[r->n], letter, RSINK_LETTER_BYTES);
 		r->events[r->n++] = event;
 	}
@@ -328,7 +333,10 @@ end_resolve(Resolve *r)
 	rsink_table_close(&r->resolved);
 	table_close(r->letters, NoLock);
 	if (r->made > 0)
+	{
+		rsink_note_letter_count(r->sink, -r->letters_done, r->at);
 		rsink_resolutions_changed(r->sink);
+	}
 	MemoryContextDelete(r->portion);
 }
 
@@ -377,6 +385,46 @@ revenue_sink_resolve(PG_FUNCTION_ARGS)
 }
 
 /*
+ * How many dead letters of a sink nobody has resolved, and when the oldest of them
+ * arrived: read all of them. Caller is connected by rsink_spi_begin().
+ */
+static int64
+count_unresolved(const RsinkSink *sink, Datum *oldest)
+{
+	rsink_spi(SPI_OK_SELECT, "SELECT count(*), min(arrived_at) FROM (%s) AS u", rsink_unresolved_letters(sink->id));
+	*oldest = TimestampTzGetDatum(rsink_spi_int64(0, 2, 0));
+	return rsink_spi_int64(0, 1, 0);
+}
+
+/*
+ * The same if the worker has counted them, as it does where they are many. Returns -1
+ * if it hasn't. Dead letters that concurrent calls have inserted twice, or after their
+ * event was resolved, count until the worker counts again.
+ */
+static int64
+add_up_unresolved(const RsinkSink *sink, Datum *oldest)
+{
+	int64		letters;
+
+	rsink_spi(SPI_OK_SELECT, "SELECT sum(letters)::bigint FROM revenue_sink.letter_count "
+			  "WHERE sink_id = %d HAVING count(counted_at) > 0", sink->id);
+	if (SPI_processed == 0)
+		return -1;
+	letters = rsink_spi_int64(0, 1, 0);
+	if (letters <= 0)
+		return 0;
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT arrived_at FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
+			  "AND arrived_at >= (SELECT min(oldest) FROM revenue_sink.letter_count WHERE sink_id = %d) "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ") "
+			  "ORDER BY arrived_at LIMIT 1", sink->id, sink->id);
+	if (SPI_processed == 0)
+		return 0;
+	*oldest = TimestampTzGetDatum(rsink_spi_int64(0, 1, 0));
+	return letters;
+}
+
+/*
  * unresolved(sink) -> (letters, oldest), for the view stat_sink
  *
  * How many dead letters of a sink nobody has resolved, and when the oldest of them
@@ -388,17 +436,15 @@ revenue_sink_unresolved(PG_FUNCTION_ARGS)
 	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_WATCH);
 	Datum		values[2] = {0};
 	bool		nulls[2] = {false};
+	int64		letters;
 	RsinkSpi	spi;
 
 	rsink_spi_begin(&spi);
-	rsink_spi(SPI_OK_SELECT,
-			  "SELECT count(*), min(arrived_at) FROM "
-			  "(SELECT min(arrived_at) AS arrived_at FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
-			  "  AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ") "
-			  "  GROUP BY letter) AS u", sink->id);
-	values[0] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
-	nulls[1] = DatumGetInt64(values[0]) == 0;
-	values[1] = TimestampTzGetDatum(rsink_spi_int64(0, 2, 0));
+	letters = add_up_unresolved(sink, &values[1]);
+	if (letters < 0)
+		letters = count_unresolved(sink, &values[1]);
 	rsink_spi_end(&spi);
+	values[0] = Int64GetDatum(letters);
+	nulls[1] = letters == 0;
 	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 }

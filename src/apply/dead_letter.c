@@ -96,6 +96,17 @@ rsink_letter_bytea(const unsigned char *letter, int n)
 	return result;
 }
 
+/* The first n bytes of a letter, as an SQL literal. */
+char *
+rsink_letter_literal(const unsigned char *letter, int n)
+{
+	char	   *hex = palloc0(2 * n + 3);
+
+	strcpy(hex, "\\x");
+	hex_encode((const char *) letter, n, hex + 2);
+	return psprintf("%s::bytea", quote_literal_cstr(hex));
+}
+
 /*
  * Find the dead letter with this letter in a table that the caller has open, and
  * return a copy of its row in the current memory context, or NULL. The snapshot is
@@ -123,36 +134,60 @@ rsink_find_dead_letter(Relation rel, Oid index, int32 sink_id, const unsigned ch
 }
 
 /*
- * Has the event that a letter names a dead letter with this reason? Like
- * rsink_find_dead_letter().
+ * How many rows do the dead letters of the event have that a letter names, and is this
+ * the reason of one of them? Like rsink_find_dead_letter().
  */
-bool
-rsink_has_dead_letter(Relation rel, Oid index, int32 sink_id, const unsigned char *letter, const char *reason)
+int64
+rsink_dead_letters_of(Relation rel, Oid index, int32 sink_id, const unsigned char *letter,
+					  const char *reason, bool *has_reason)
 {
 	bytea	   *first = rsink_letter_bytea(letter, RSINK_LETTER_BYTES);
 	bytea	   *last = rsink_letter_bytea(letter, RSINK_LETTER_BYTES);
-	bool		found = false;
+	int64		n = 0;
 	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	*has_reason = false;
 	memset(VARDATA(first) + RSINK_IDENTITY_BYTES, 0, RSINK_LETTER_BYTES - RSINK_IDENTITY_BYTES);
 	memset(VARDATA(last) + RSINK_IDENTITY_BYTES, 0xFF, RSINK_LETTER_BYTES - RSINK_IDENTITY_BYTES);
 	ScanKeyInit(&keys[0], Anum_dead_letter_sink_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(sink_id));
 	ScanKeyInit(&keys[1], Anum_dead_letter_letter, BTGreaterEqualStrategyNumber, F_BYTEAGE, PointerGetDatum(first));
 	ScanKeyInit(&keys[2], Anum_dead_letter_letter, BTLessEqualStrategyNumber, F_BYTEALE, PointerGetDatum(last));
 	scan = systable_beginscan(rel, index, true, SnapshotSelf, 3, keys);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
 		Datum		datum = heap_getattr(tuple, Anum_dead_letter_reason, RelationGetDescr(rel), &isnull);
 
-		found = !isnull && strcmp(TextDatumGetCString(datum), reason) == 0;
+		n++;
+		*has_reason |= strcmp(TextDatumGetCString(datum), reason) == 0;
 	}
 	systable_endscan(scan);
 	pfree(first);
 	pfree(last);
-	return found;
+	return n;
+}
+
+/*
+ * Note that there are n more dead letters that nobody has resolved, of which none has
+ * arrived before "oldest"; or that there are fewer of them.
+ */
+void
+rsink_note_letter_count(const RsinkSink *sink, int64 n, TimestampTz oldest)
+{
+	RsinkTable	table;
+	Datum		values[Natts_letter_count] = {0};
+	bool		nulls[Natts_letter_count] = {false};
+
+	rsink_table_open_named(&table, "letter_count");
+	values[Anum_letter_count_sink_id - 1] = Int32GetDatum(sink->id);
+	values[Anum_letter_count_letters - 1] = Int64GetDatum(n);
+	values[Anum_letter_count_oldest - 1] = TimestampTzGetDatum(oldest);
+	nulls[Anum_letter_count_oldest - 1] = n < 0;
+	nulls[Anum_letter_count_counted_at - 1] = true;
+	rsink_table_insert_values(&table, values, nulls);
+	rsink_table_close(&table);
 }
 
 /*
@@ -174,8 +209,8 @@ is_resolved(RsinkResolutions *resolutions, RsinkEvent *event, const char *reason
 
 /*
  * Keep n events as dead letters, each with its reason, unless there is the same
- * dead letter already, or a person has resolved the event. Takes RowExclusiveLock on dead_letter_event, AccessShareLock on
- * resolved_event. Two concurrent transactions may both insert the same dead letter;
+ * dead letter already, or a person has resolved the event. Takes RowExclusiveLock on
+ * dead_letter_event and letter_count, AccessShareLock on resolved_event. Two concurrent transactions may both insert the same dead letter;
  * the view dead_letter then shows one of the two rows, and the worker removes the
  * other one.
  */
@@ -189,13 +224,15 @@ rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 	StringInfoData buf;
 	Datum		values[Natts_dead_letter];
 	bool		nulls[Natts_dead_letter] = {false};
+	TimestampTz now = GetCurrentTimestamp();
+	int64		kept = 0;
 
 	initStringInfo(&buf);
 	rsink_table_open_named(&table, "dead_letter_event");
 	rsink_resolutions_open(&resolutions, sink, false);
 	index = rsink_table_index(table.rel, Anum_dead_letter_sink_id);
 	values[Anum_dead_letter_sink_id - 1] = Int32GetDatum(sink->id);
-	values[Anum_dead_letter_arrived_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Anum_dead_letter_arrived_at - 1] = TimestampTzGetDatum(now);
 	for (int i = 0; i < n; i++)
 	{
 		unsigned char letter[RSINK_LETTER_BYTES];
@@ -209,7 +246,10 @@ rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 		rsink_event_values(events[i], values + Anum_dead_letter_order_id - 1,
 						   nulls + Anum_dead_letter_order_id - 1);
 		rsink_table_insert_values(&table, values, nulls);
+		kept++;
 	}
 	rsink_resolutions_close(&resolutions);
 	rsink_table_close(&table);
+	if (kept > 0)
+		rsink_note_letter_count(sink, kept, now);
 }

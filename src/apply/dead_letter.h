@@ -28,10 +28,12 @@
 extern void rsink_letter(const RsinkSink *sink, const RsinkEvent *event, const char *reason,
 						 StringInfo buf, unsigned char *letter);
 extern bytea *rsink_letter_bytea(const unsigned char *letter, int n);
+extern char *rsink_letter_literal(const unsigned char *letter, int n);
 extern HeapTuple rsink_find_dead_letter(Relation rel, Oid index, int32 sink_id,
 										const unsigned char *letter);
-extern bool rsink_has_dead_letter(Relation rel, Oid index, int32 sink_id,
-								  const unsigned char *letter, const char *reason);
+extern int64 rsink_dead_letters_of(Relation rel, Oid index, int32 sink_id, const unsigned char *letter,
+								   const char *reason, bool *has_reason);
+extern void rsink_note_letter_count(const RsinkSink *sink, int64 n, TimestampTz oldest);
 extern void rsink_keep_dead_letters(const RsinkSink *sink, RsinkEvent *const *events,
 									const char *const *reasons, int n);
 

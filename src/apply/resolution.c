@@ -241,6 +241,15 @@ xact_callback(XactEvent event, void *arg)
 	changed = NULL;
 }
 
+/* A query, in SQL, for the dead letters of a sink that nobody has resolved: when they arrived. */
+char *
+rsink_unresolved_letters(int32 sink_id)
+{
+	return psprintf("SELECT min(arrived_at) AS arrived_at FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
+					"AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ") "
+					"GROUP BY letter", sink_id);
+}
+
 /* Called once per process, from _PG_init. */
 void
 rsink_init_resolution(void)

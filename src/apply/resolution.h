@@ -77,6 +77,7 @@ extern bool rsink_asked_holds(const RsinkSink *sink, const RsinkAsked *asked);
 extern void rsink_ask_resolutions(const RsinkSink *sink, const RsinkEvent *events,
 								  const RsinkKey *keys, int n, RsinkAsked *asked);
 extern void rsink_resolutions_changed(const RsinkSink *sink);
+extern char *rsink_unresolved_letters(int32 sink_id);
 extern void rsink_init_resolution(void);
 
 #endif							/* RSINK_RESOLUTION_H */

@@ -125,6 +125,12 @@
 #define Anum_resolved_note			10
 #define Natts_resolved				10
 
+#define Anum_letter_count_sink_id	1
+#define Anum_letter_count_letters	2
+#define Anum_letter_count_oldest	3
+#define Anum_letter_count_counted_at 4
+#define Natts_letter_count			4
+
 #define Anum_epoch_sink_id			1
 #define Anum_epoch_job				2
 #define Anum_epoch_writer			3

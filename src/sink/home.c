@@ -145,6 +145,8 @@ void
 rsink_home_create(int32 id, const char *sink)
 {
 	create_type("home", id, psprintf("sink %s is at home in this database", sink));
+	/* says nothing of rows that a restore has brought */
+	rsink_spi(SPI_OK_DELETE, "DELETE FROM revenue_sink.letter_count WHERE sink_id = %d", id);
 	rsink_shared_unload(rsink_table_of(id, "seen"));
 	drop_type("copy", id);
 }

@@ -3,8 +3,8 @@
  * fold.c
  *	  Folding: removes what no longer counts from tables into which writers only insert.
  *
- * These tables are the ledger, committed_offset, epoch, decision, dead_letter_event
- * and settled_event.
+ * These tables are the ledger, committed_offset, epoch, decision, dead_letter_event,
+ * letter_count and settled_event.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +36,12 @@
  * the end of it.
  */
 #define FOREVER_SECS	INT64CONST(10000000000)
+
+/* So many dead letters that nobody has resolved are counted by the worker. */
+#define MANY_LETTERS	1000
+
+/* The worker counts them again when one in so many has come or was resolved. */
+#define LETTERS_PART	16
 
 int			rsink_dead_letter_retention = 30;	/* days */
 int			rsink_rejected_retention = -1;	/* the former name of that setting; -1: not set */
@@ -132,6 +138,34 @@ forget_epochs(const RsinkSink *sink)
 }
 
 /*
+ * Should dead letters be folded? That reads all of them. Where they are many, it waits
+ * until their number has changed by some part, or a day has passed.
+ */
+static bool
+letters_are_due(const RsinkSink *sink)
+{
+	bool		isnull;
+
+	rsink_spi(SPI_OK_SELECT,
+			  "SELECT count(counted_at) = 0 OR max(counted_at) < now() - interval '1 day' "
+			  "  OR sum(abs(letters)) FILTER (WHERE counted_at IS NULL) * %d >= sum(letters) FILTER (WHERE counted_at IS NOT NULL) "
+			  "FROM revenue_sink.letter_count WHERE sink_id = %d", LETTERS_PART, sink->id);
+	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
+}
+
+/* Count the dead letters that nobody has resolved, where they are many. */
+static void
+count_letters(const RsinkSink *sink)
+{
+	/* one statement, so that what is deleted is what is counted */
+	rsink_spi(SPI_OK_INSERT,
+			  "WITH gone AS (DELETE FROM revenue_sink.letter_count WHERE sink_id = %d) "
+			  "INSERT INTO revenue_sink.letter_count "
+			  "SELECT %d, count(*), min(arrived_at), now() FROM (%s) AS u HAVING count(*) >= %d",
+			  sink->id, sink->id, rsink_unresolved_letters(sink->id), MANY_LETTERS);
+}
+
+/*
  * Fold dead letters to one row each, and forget letters that are past their retention:
  * a resolved one "retention" days after its resolution, another one by a setting of its
  * own. A resolution stays.
@@ -139,7 +173,7 @@ forget_epochs(const RsinkSink *sink)
 static void
 fold_letters(const RsinkSink *sink, int retention)
 {
-	int64		unresolved;
+	int64		unresolved = 0;
 
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.dead_letter_event d WHERE sink_id = %d AND (EXISTS "
@@ -147,19 +181,19 @@ fold_letters(const RsinkSink *sink, int retention)
 			  "    AND f.ctid < d.ctid) "
 			  "  OR EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") " "
 			  "    AND r.resolved_at < now() - make_interval(days => %d)))", sink->id, retention);
-	if (rsink_unresolved_retention <= 0)
-		return;
-	unresolved = rsink_spi(SPI_OK_DELETE,
-						   "DELETE FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
-						   "AND arrived_at < now() - make_interval(days => %d) AND NOT EXISTS "
-						   "  (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ")",
-						   sink->id, rsink_unresolved_retention);
+	if (rsink_unresolved_retention > 0)
+		unresolved = rsink_spi(SPI_OK_DELETE,
+							   "DELETE FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
+							   "AND arrived_at < now() - make_interval(days => %d) AND NOT EXISTS "
+							   "  (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ")",
+							   sink->id, rsink_unresolved_retention);
 	if (unresolved > 0)
 		ereport(WARNING,
 				(errmsg("sink \"%s\" has removed dead letters that nobody has resolved", sink->name),
 				 errdetail("Dead letters: %lld. They were older than %d days.", (long long) unresolved,
 						   rsink_unresolved_retention),
 				 errhint("Raise revenue_sink.unresolved_retention, or resolve dead letters in time.")));
+	count_letters(sink);
 }
 
 /*
@@ -181,7 +215,8 @@ rsink_fold(RsinkSink *sink)
 			  "DELETE FROM revenue_sink.committed_offset WHERE sink_id = %d "
 			  "AND ctid NOT IN (SELECT tid FROM (%s) AS w)", sink->id, rsink_offsets_that_count(sink->id));
 	forget_epochs(sink);
-	fold_letters(sink, retention);
+	if (letters_are_due(sink))
+		fold_letters(sink, retention);
 	rsink_spi(SPI_OK_DELETE,
 			  "DELETE FROM revenue_sink.settled_event WHERE sink_id = %d "
 			  "AND settled_at < now() - make_interval(days => %d)", sink->id, retention);

@@ -4,7 +4,8 @@ import datetime
 
 import events
 from session import Mismatch, Serialization
-from state import BadEvent, Batch, Deferred, Merge, Model, Offset, Rejected, STATUSES, Version
+from state import (BadEvent, Batch, Deferred, Merge, Model, Offset, Refused, Rejected, STATUSES, Version,
+                   key_of)
 
 ISOLATIONS = ["READ COMMITTED"] * 4 + ["REPEATABLE READ"] * 2 + ["SERIALIZABLE"]
 
@@ -104,6 +105,8 @@ class Sequence:
             choices += [(4, self.finish_prepared)]
         if not self.merging():
             choices += [(1.5, self.merge)]
+            if not self.sink.totals:
+                choices += [(1.5, self.resolve)]
             if not self.sink.worker:
                 choices += [(0.8, self.expire)]
         if self.sink.writers:
@@ -128,10 +131,12 @@ class Sequence:
         if (tx.isolation == "READ COMMITTED" and not self.sink.worker and not self.merging()
                 and not tx.batch() and not tx.of(Deferred) and not tx.upserted):
             choices += [(0.4, self.merge)]
+        if not self.sink.worker and not self.merging() and not tx.batch() and not self.sink.totals:
+            choices += [(1.2, self.resolve)]
         return choices
 
     def merging(self):
-        """Has an unfinished transaction called merge()?"""
+        """Has an unfinished transaction called merge() or resolve()?"""
         return any(tx.of(Merge) for tx in self.model.open)
 
     # -- transaction control -----------------------------------------------
@@ -225,6 +230,8 @@ class Sequence:
             expected = predict(tx)
         except BadEvent:
             expected, error = None, is_data_error
+        except Refused:
+            expected, error = None, lambda code: code == "55000"
         rows = s.run(sql, params, copy, error)
         if s.tx is None:
             if rows is None:
@@ -318,6 +325,32 @@ class Sequence:
         if rows[0][0] not in expected:
             raise Mismatch("seen%r is %r" % (key, rows[0][0]))
 
+    def resolve(self, s):
+        """Resolve a dead letter, or one that is resolved already, perhaps the other way round."""
+        letters = self.model.letters(s.tx)
+        if not letters:
+            return
+        letter = self.rng.choice(letters)
+        known = self.model.resolution(s.tx, key_of(letter.event))
+        resolution = self.rng.choice(("count", "discard"))
+        # what was counted, and is late, may have expired: then a person may be wrong
+        if resolution == "count" and letter.reason == "late" and key_of(letter.event) in self.model.counted and not known:
+            resolution = "discard"
+        event = letter.event
+        sql = ("SELECT revenue_sink.resolve(%s, %s, array_agg(letter), 'model') FROM revenue_sink.dead_letter"
+               " WHERE sink = %s AND order_id = %s AND event_id = %s AND event_time IS NOT DISTINCT FROM %s::timestamptz"
+               " AND amount IS NOT DISTINCT FROM %s::numeric AND coalesce(group_key, '') = %s AND ")
+        params = [self.sink.name, resolution, self.sink.name, event.order_id, event.event_id,
+                  events.stamp(event.time), event.amount, event.group or ""]
+        if letter.reason == "rejected":
+            sql += "reason NOT IN ('late', 'conflict')"
+        else:
+            sql += "reason = %s"
+            params.append(letter.reason)
+        rows, expected = self.statement(s, sql, params, predict=lambda tx: self.model.resolve(tx, resolution, letter))
+        if rows is not None:
+            self.same("resolutions", rows[0][0], expected)
+
     # -- totals ------------------------------------------------------------
 
     def upsert(self, s):
@@ -352,7 +385,7 @@ class Sequence:
 
     def read(self, s):
         ranges = [(self.base, self.base + self.sink.step)]
-        if self.sink.apply_late:
+        if not self.sink.totals:
             ranges.append(tuple(t - datetime.timedelta(days=3) for t in ranges[0]))
         where = " OR ".join(["minute >= %s AND minute < %s"] * len(ranges))
         rows, expected = self.statement(
@@ -565,6 +598,15 @@ class Sequence:
         # one row per event and reason: of several payloads one may stand for all
         if not got <= expected or {row[:3] for row in got} != {row[:3] for row in expected}:
             self.same("dead_letter", sorted(got - expected, key=repr), sorted(expected - got, key=repr))
+        rows = self.admin.run("SELECT order_id, event_id, resolution FROM revenue_sink.dead_letter"
+                              " WHERE sink = %s AND order_id LIKE %s", [self.sink.name, "%d-%%" % self.number])
+        wrong = [row for row in rows
+                 if row[2] != getattr(self.model.resolved.get(row[:2]), "resolution", None)]
+        self.same("resolutions in dead_letter", wrong, [])
+        rows = self.admin.run("SELECT count(*) FILTER (WHERE resolution IS NULL) - (SELECT unresolved_letters"
+                              " FROM revenue_sink.stat_sink WHERE sink = %s) FROM revenue_sink.dead_letter"
+                              " WHERE sink = %s", [self.sink.name, self.sink.name])
+        self.same("unresolved letters that stat_sink doesn't count", rows[0][0], 0)
 
     def verify_seen(self):
         keys = [(e.order_id, e.event_id) for e in self.pool.events]

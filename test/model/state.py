@@ -24,10 +24,11 @@ Claim = namedtuple("Claim", "key event")            # counted; key None: no prom
 Deferred = namedtuple("Deferred", "row event")      # row: its identity
 Settled = namedtuple("Settled", "row")              # a deferred row taken by merge()
 Rejected = namedtuple("Rejected", "reason event")
+Resolved = namedtuple("Resolved", "key resolution payload")     # of that dead letter
 Offset = namedtuple("Offset", "source partition value rank")
 Version = namedtuple("Version", "cell value rank base prepared")    # seq when written, prepared
 Batch = namedtuple("Batch", "writer epoch number")
-Merge = namedtuple("Merge", "")                     # merge() or expire() was called
+Merge = namedtuple("Merge", "")                     # merge() or resolve() was called
 
 
 def key_of(event):
@@ -36,6 +37,16 @@ def key_of(event):
 
 def content_of(event):
     return (event.time, Decimal(event.amount), event.group or "")
+
+
+def payload_of(event):
+    """Like content_of(), of any event."""
+    amount = Decimal(event.amount) if event.amount is not None else None
+    return (event.time, str(amount) if amount is not None and not amount.is_finite() else amount, event.group or "")
+
+
+class Refused(Exception):
+    """The dead letter can't be resolved so."""
 
 
 class BadEvent(Exception):
@@ -107,6 +118,7 @@ class Model:
         self.committed = []             # (seq, effect)
         self.limits = [(0, sink.limit)]     # of what is kept, likewise
         self.counted = {}               # key -> event, of committed claims
+        self.resolved = {}              # key -> Resolved, committed
         self.pending = []               # committed Deferred, not settled
         self.open = []                  # unfinished transactions
         self.job_epoch = 0
@@ -142,6 +154,8 @@ class Model:
             self.committed.append((self.seq, effect))
             if isinstance(effect, Claim) and effect.key is not None:
                 self.counted[effect.key] = effect.event
+            elif isinstance(effect, Resolved):
+                self.resolved[effect.key] = effect
             elif isinstance(effect, Deferred):
                 self.pending.append(effect)
             elif isinstance(effect, Settled):
@@ -187,30 +201,70 @@ class Model:
         mine, others = self.holders(tx)
         return [self.apply_one(tx, e, mine, others) for e in events]
 
+    def resolution(self, tx, key):
+        """What is decided on an event, as tx may know."""
+        mine = [r for r in tx.of(Resolved) if r.key == key] if tx is not None else []
+        return mine[0] if mine else self.resolved.get(key)
+
+    def reject(self, tx, event, status):
+        """The status of an event that becomes a dead letter, unless it is resolved."""
+        resolved = self.resolution(tx, key_of(event))
+        if resolved is None:
+            tx.add(Rejected(status, event))
+            return status
+        if resolved.payload == payload_of(event):
+            return "duplicate"
+        return "conflict" if status == "late" and resolved.resolution == "count" else status
+
     def apply_one(self, tx, event, mine, others):
         if self.is_bad(event):
-            tx.add(Rejected("rejected", event))
-            return "rejected"
+            return self.reject(tx, event, "rejected")
         key = key_of(event)
+        resolved = self.resolution(tx, key)
+        if self.is_late(event) and not (self.sink.apply_late and resolved is None):
+            return self.reject(tx, event, "late")
         if self.is_late(event):
-            if self.sink.apply_late:
-                tx.add(Claim(None, event))
-            else:
-                tx.add(Rejected("late", event))
+            tx.add(Claim(None, event))
             return "late"
         first = self.counted.get(key) or mine.get(key)
         if first is not None:
-            if content_of(first) == content_of(event):
-                return "duplicate"
-            tx.add(Rejected("conflict", event))
-            return "conflict"
-        if key in others:
+            return "duplicate" if content_of(first) == content_of(event) else self.reject(tx, event, "conflict")
+        if key in others or resolved is None and any(r.key == key for o in self.open for r in o.of(Resolved)):
             self.tick += 1
             tx.add(Deferred(self.tick, event))
             return "deferred"
+        if resolved is not None:
+            return self.reject(tx, event, "conflict")
         tx.add(Claim(key, event))
         mine[key] = event
         return "applied"
+
+    def letters(self, tx):
+        """Dead letters that tx sees, of events with good ids."""
+        return sorted({r for _, r in self.visible(tx, Rejected)
+                       if r.event.order_id and r.event.event_id and r.event.order_id[:1].isdigit()
+                       and len(r.event.event_id) < 100}, key=repr)
+
+    def resolve(self, tx, resolution, letter):
+        """How many resolutions resolve() makes."""
+        event, key = letter.event, key_of(letter.event)
+        resolved = self.resolution(tx, key)
+        if resolved is not None:
+            if resolved.resolution != resolution:
+                raise Refused
+            return 0
+        if resolution == "count":
+            conflicts = [r for _, r in self.committed if isinstance(r, Rejected)] + tx.of(Rejected)
+            if letter.reason != "late" or any(r.reason == "conflict" and key_of(r.event) == key for r in conflicts):
+                raise Refused
+            if self.sink.limit is not None and self.sink.minute(event.time) < self.sink.limit:
+                raise Refused
+            if any(key in claims for claims in self.holders(tx)):
+                raise Refused
+            tx.add(Claim(key, event))
+        tx.add(Resolved(key, resolution, payload_of(event)))
+        tx.add(Merge())
+        return 1
 
     def ready(self, tx=None):
         """Deferred rows that a merge() in tx settles, by key."""
@@ -228,14 +282,14 @@ class Model:
         mine, _ = self.holders(tx)
         for key, rows in self.ready(tx).items():
             first = self.counted.get(key) or mine.get(key)
-            if first is None:
+            if first is None and self.resolution(tx, key) is None:
                 contents = {content_of(d.event): d.event for d in rows}
                 first = rows[0].event if len(contents) == 1 else probe(list(contents.values()))
                 tx.add(Claim(key, first))
             for d in rows:
                 tx.add(Settled(d.row))
-                if content_of(d.event) != content_of(first):
-                    tx.add(Rejected("conflict", d.event))
+                if first is None or content_of(d.event) != content_of(first):
+                    self.reject(tx, d.event, "conflict")
         tx.add(Merge())
 
     def least_undecided(self):
