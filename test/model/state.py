@@ -252,6 +252,7 @@ class Model:
         if resolved is not None:
             if resolved.resolution != resolution:
                 raise Refused
+            tx.add(Merge())
             return 0
         if resolution == "count":
             conflicts = [r for _, r in self.committed if isinstance(r, Rejected)] + tx.of(Rejected)

@@ -192,7 +192,7 @@ sub age
 
 	sql("UPDATE revenue_sink.dead_letter_event SET arrived_at = now() - interval '$days days' - interval '1 hour' WHERE order_id = '$order';"
 		  . "UPDATE revenue_sink.resolved_event SET resolved_at = now() - interval '$days days' - interval '1 hour' "
-		  . "WHERE copy IN (SELECT substring(letter, 1, 24) FROM revenue_sink.dead_letter_event WHERE order_id = '$order')");
+		  . "WHERE event IN (SELECT substring(letter, 1, 16) FROM revenue_sink.dead_letter_event WHERE order_id = '$order')");
 	return;
 }
 
