@@ -330,6 +330,19 @@ UPDATE revenue_sink.dead_letter_event SET letter = '\x00' WHERE event_id = 'two'
 SELECT * FROM revenue_sink.check('s');
 ROLLBACK;
 
+-- What is imported: an event that a person has discarded is not imported any more, and
+-- does not count.
+SELECT revenue_sink.create_sink('i', 'i_fact', 'i_events', on_bad_event => 'reject');
+SELECT revenue_sink.apply('i', 'o', '1', '2024-03-01 10:00+00', NULL::numeric);
+SELECT revenue_sink.resolve('i', 'discard', array_agg(letter)) FROM revenue_sink.dead_letter WHERE sink = 'i';
+SELECT revenue_sink.import_totals('i', ARRAY['2024-03-01 10:00+00']::timestamptz[], ARRAY[30], NULL, ARRAY[2]);
+SELECT * FROM revenue_sink.import_seen('i', ARRAY['o', 'o'], ARRAY['1', '2'],
+	ARRAY['2024-03-01 10:00+00', '2024-03-01 10:00+00']::timestamptz[], ARRAY[10, 20]);
+SELECT revenue_sink.apply_each('i', ARRAY['o', 'o', 'o', 'o'], ARRAY['1', '1', '2', '3'],
+	array_fill('2024-03-01 10:00+00'::timestamptz, ARRAY[4]), ARRAY[NULL, 10, 20, 40]);
+SELECT minute, revenue, events FROM i_fact;
+SELECT * FROM revenue_sink.check('i');
+SELECT revenue_sink.drop_sink('i');
 -- In mode 'totals' only totals for removed buckets wait, which can't be counted.
 SELECT revenue_sink.create_sink('t', 'totals', 'total_in', mode => 'totals', dedup_window => '1 hour', retain => '1 hour');
 SELECT revenue_sink.upsert('t', '{2024-03-01 10:00+00,2024-03-01 12:00+00}', '{1,2}');
