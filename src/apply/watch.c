@@ -40,8 +40,8 @@
 #include "sink/sink.h"
 #include "sink/slot.h"
 
-/* Events per line: 16 bits each, so that three events in a thousand are looked up in vain. */
-#define EVENTS_PER_LINE 32
+/* Events per line: 32 bits each, so that hardly any other event is looked up. */
+#define EVENTS_PER_LINE 16
 
 /* The free part of the pool that a layer leaves to the seen events. */
 #define POOL_RESERVE	0.25

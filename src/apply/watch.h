@@ -16,7 +16,7 @@
 #define RSINK_WATCH_LINES	16
 #define RSINK_WATCH_GROWTH	32
 
-/* The layers after the first one. The last of them has room for 500 million events. */
+/* The layers after the first one. The last of them has room for 250 million events. */
 #define RSINK_WATCH_LAYERS	4
 
 /*
