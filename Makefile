@@ -4,7 +4,8 @@
 #	make demo				install what is missing, build, show the main job
 #	make example NAME=...	a client (python, java, go or spark) with a broker and a server
 #	make check				install what is missing, build, run the test suite
-#	make check-all			make check with PostgreSQL 15, 17 and 18
+#	make check-all			make check with PostgreSQL 15, 17 and 18, and make check-upgrades
+#	make check-upgrades		the ways of docs/upgrading.md from 1.0 on 15 through 17 to 18
 #	make deb				packages for Debian, in packages/
 #	make check-deb			these packages built, installed, upgraded and removed
 #	make dist				the zip for PGXN, in packages/
@@ -37,8 +38,8 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo check check-all deb check-deb dist check-dist check-monitoring \
-	check-processors bench soak chaos fuzz mutants valgrind lint model debug example
+PROJECT_GOALS = demo example check check-all check-upgrades deb check-deb dist check-dist \
+	check-monitoring check-processors bench soak chaos fuzz mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
 # "check" is a name that PGXS has taken; they call make again for its goals.
@@ -67,6 +68,10 @@ check:
 
 check-all:
 	@test/check_all
+
+check-upgrades:
+	@test/setup check-upgrades
+	@test/upgrades/run
 
 deb:
 	@test/setup deb

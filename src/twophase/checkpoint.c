@@ -176,6 +176,10 @@ xact_status(FullTransactionId xid)
  * hasn't got it under that id. Of an epoch or a number that the ledger has
  * forgotten nothing is claimed; nor of a batch of another server, where the sink
  * was before, that the ledger didn't have yet when it left.
+ *
+ * A gid of version 1.0 doesn't say on which server its transaction was. If it was
+ * another one, its id is of any transaction here, or of none yet. So what the ledger
+ * has under the number of such a gid is committed, whatever has become of that id.
  */
 static Outcome
 find_outcome(const RsinkGid *gid)
@@ -186,6 +190,8 @@ find_outcome(const RsinkGid *gid)
 
 	if (gid->elsewhere)
 		return ask_ledger(gid, RSINK_LEDGER_KEYS) == LEDGER_HAS ? OUTCOME_COMMITTED : OUTCOME_UNKNOWN;
+	if (gid->of_1_0 && ask_ledger(gid, RSINK_LEDGER_KEYS) == LEDGER_HAS)
+		return OUTCOME_COMMITTED;
 	if (!FullTransactionIdPrecedes(gid->xid, ReadNextFullTransactionId()))
 		return OUTCOME_UNKNOWN;
 	status = xact_status(gid->xid);

@@ -9,7 +9,7 @@
  * id means something only on one server and in one of its databases, which the
  * place tells: 16 hexadecimal digits, a keyed hash of the system identifier and
  * the database's OID. (In gids of version 1.0 the place is that OID in decimal
- * digits.) After a sink has moved, its older gids still tell which batch they are
+ * digits, which a database of another server may have, too.) After a sink has moved, its older gids still tell which batch they are
  * of, but not which transaction.
  *
  * Names are hashed as their bytes in the sink's encoding, and the place as
@@ -150,8 +150,8 @@ rsink_gid_parse(const char *text, RsinkGid *gid)
 		found != code_of(gid->sink, text, code - text))
 		return false;
 	current_place(gid->sink, here);
-	gid->elsewhere = strcmp(place, here) != 0 &&
-		strcmp(place, psprintf("%u", MyDatabaseId)) != 0;
+	gid->of_1_0 = strcmp(place, psprintf("%u", MyDatabaseId)) == 0;
+	gid->elsewhere = strcmp(place, here) != 0 && !gid->of_1_0;
 	gid->epoch = epoch;
 	gid->number = number;
 	gid->xid = FullTransactionIdFromU64(xid);

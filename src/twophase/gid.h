@@ -25,6 +25,7 @@ typedef struct RsinkGid
 	FullTransactionId xid;
 	bool		elsewhere;		/* made in another database or on another server,
 								 * where xid may be any transaction's */
+	bool		of_1_0;			/* doesn't name the server: may be made elsewhere */
 } RsinkGid;
 
 extern char *rsink_gid_make(const RsinkBatch *batch);

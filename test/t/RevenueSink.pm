@@ -38,7 +38,7 @@ our $BLOCK    = 100;           # lines; as in writer.c
 
 =pod
 
-=item new_node(name, conf => text, streaming => 1, start => 0)
+=item new_node(name, conf => text, streaming => 1, start => 0, install_path => path, extra => [ .. ])
 
 A running node with the extension preloaded, which restarts by itself after
 the crash of a backend, as servers do.
@@ -48,9 +48,9 @@ the crash of a backend, as servers do.
 sub new_node
 {
 	my ($name, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, install_path => $params{install_path});
 
-	$node->init(allows_streaming => $params{streaming});
+	$node->init(allows_streaming => $params{streaming}, extra => $params{extra} // []);
 	$node->append_conf('postgresql.conf', q(
 shared_preload_libraries = 'revenue_sink'
 max_prepared_transactions = 10
@@ -311,7 +311,9 @@ sub below
 # Streams of order events, one file per writer, and their true totals.
 #
 # About one line in ten is a duplicate, of the same stream or of another's; a
-# block of lines starts with two markers in the group of its writer.
+# block of lines starts with two markers in the group of its writer. A sink that has
+# had streams before gets events with numbers from "first" on, which the earlier ones
+# ("after") don't have.
 
 package RevenueSink::Streams;
 
@@ -327,9 +329,10 @@ sub new
 		dir        => PostgreSQL::Test::Utils::tempdir(),
 		writers    => $params{writers},
 		lines      => 0,     # of each stream
-		next       => 0,     # id of the next new event
+		first      => $params{first} // 0,
+		next       => $params{first} // 0,    # id of the next new event
 		all        => [],    # lines that can recur
-		truth      => {},    # "epoch|group" -> [cents, events]
+		truth      => { map { $_ => [ @{ $params{after}{truth}{$_} } ] } keys %{ $params{after}{truth} // {} } },    # "epoch|group" -> [cents, events]
 	}, $class;
 }
 
@@ -364,7 +367,7 @@ sub block
 	my $random = $self->{random};
 	my $all    = $self->{all};
 	my @lines  = map {
-		$self->add("marker-$writer-$number", $_->[0], $_->[1], 0, 100,
+		$self->add("marker-$writer-" . ($number + $self->{first}), $_->[0], $_->[1], 0, 100,
 			"marker-$writer")
 	} ([ 'a', $RevenueSink::MARKER_A ], [ 'b', $RevenueSink::MARKER_B ]);
 
@@ -437,6 +440,7 @@ sub new
 		ingest => 'order_events',
 		fact   => 'fact_revenue_1m',
 		job    => 'crash-test',
+		partition => 0,           # that of the first writer
 		writer => {},             # those that run: number -> { pid, out, end }
 		random => RevenueSink::Random->new($params{seed} + 1),
 		%params                   # binary, connstr, streams
@@ -452,7 +456,7 @@ sub start
 	my $pid = open(my $out, '-|', $self->{binary},
 		'-d', $self->{connstr}, '-s', $self->{sink},
 		'-i', $self->{ingest},  '-j', $self->{job},
-		'-w', "writer-$n",      '-p', $n,
+		'-w', "writer-$n",      '-p', $self->{partition} + $n,
 		'-f', $self->{streams}->file($n),
 		'-e', $end, '-r', 1 + $self->{random}->below(1_000_000_000));
 
