@@ -441,6 +441,8 @@ sub new
 		fact   => 'fact_revenue_1m',
 		job    => 'crash-test',
 		partition => 0,           # that of the first writer
+		pause  => 0,              # after each batch, in milliseconds
+		gate   => undef,          # name of a file; without it, writers stop in the middle
 		writer => {},             # those that run: number -> { pid, out, end }
 		random => RevenueSink::Random->new($params{seed} + 1),
 		%params                   # binary, connstr, streams
@@ -458,7 +460,8 @@ sub start
 		'-i', $self->{ingest},  '-j', $self->{job},
 		'-w', "writer-$n",      '-p', $self->{partition} + $n,
 		'-f', $self->{streams}->file($n),
-		'-e', $end, '-r', 1 + $self->{random}->below(1_000_000_000));
+		'-e', $end, '-r', 1 + $self->{random}->below(1_000_000_000),
+		'-m', $self->{pause}, defined $self->{gate} ? ('-g', $self->{gate}) : ());
 
 	die "could not start writer: $!" unless $pid;
 	$self->{writer}{$n} = { pid => $pid, out => $out, end => $end, text => '' };

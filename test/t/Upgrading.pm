@@ -174,9 +174,10 @@ sub sql
 
 =item run_stream([ nodes ], sub, after => streams, reader => 1)
 
-Two writers send a stream to the first node that takes it. A sub is called in the
-midst of that, while they go on trying. With a reader, nothing that it has seen may
-vanish. Returns the stream, whose truth is that of the streams before, too.
+Two writers send a stream to the first node that takes it. A sub is called when they
+have begun. They go on meanwhile, and again and again try to, but the second half of
+the stream they send after it. With a reader, nothing that it has seen may vanish.
+Returns the stream, whose truth is that of the streams before, too.
 
 =cut
 
@@ -190,22 +191,23 @@ sub run_stream
 	my $stream = RevenueSink::Streams->new(seed => 225 + $number, writers => 2, first => 100_000 * $number, after => $params{after});
 	my $connstr = sprintf('dbname=%s host=%s port=%s target_session_attrs=read-write', $DB,
 		join(',', map { $_->host } @$nodes), join(',', map { $_->port } @$nodes));
+	my $gate = "$tempdir/gate_$number";
 	my $load = RevenueSink::Load->new(seed => 225 + $number, streams => $stream, sink => 'orders', connstr => $connstr,
-		binary => $client{writer} //= build_client('writer'), job => "stream-$number", partition => 10 * $number);
-	my ($before, $after) = (0, 0);
+		binary => $client{writer} //= build_client('writer'), job => "stream-$number", partition => 10 * $number,
+		pause => 20, gate => $gate);
+	my ($done, $end) = (0, $stream->grow(120));
 
 	$load->start_reader($client{reader} //= build_client('reader')) if $params{reader};
-	$load->start_all($stream->grow(60));
+	$load->start_all($end);
 	$load->run(sub {
 		my (undef, undef, $step) = @_;
 
-		return unless $step eq 'done';
-		$before < 10 ? $before++ : $after++;
-		return unless $before == 10 && $after == 0;
+		return unless $step eq 'done' && ++$done == 5;
 		$sub->();
-		$after++;
+		append_to_file($gate, '');
 	});
-	cmp_ok($after, '>', 10, 'the stream went on');
+	is(sql($nodes->[-1], 'SELECT min(next_offset) FROM revenue_sink.offsets(\'orders\', \'orders\') WHERE partition IN (' . join(',', 10 * $number, 10 * $number + 1) . ')'),
+		$end, 'the stream went on to its end');
 	ok($load->stop_reader, 'a reader saw nothing vanish') if $params{reader};
 	return $stream;
 }

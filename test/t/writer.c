@@ -16,6 +16,9 @@
  * Lines are grouped in blocks, whose lines must appear together for readers,
  * so that a batch is always whole blocks.
  *
+ * A test may ask for a pause after each batch, and for a gate: the second half of
+ * the stream waits until a file exists.
+ *
  * Each step is told on stdout, "<step> <offset>", for the test that decides
  * when to pull which plug: "open" (with the server's process id in place of
  * the offset), "begin", "applied", "commit" (before it is sent), "done",
@@ -71,6 +74,8 @@ static const char *ingest;
 static const char *job;
 static const char *name;
 static const char *partition = "0";
+static const char *gate;		/* closes the second half of the stream */
+static int	pause_ms;			/* after each batch */
 static uint64_t rng;
 
 static Line *lines;
@@ -501,6 +506,11 @@ stream(void)
 		{
 			if (from >= nlines)
 				break;
+			if (from >= nlines / 2 && gate && access(gate, F_OK) != 0)
+			{
+				poll(NULL, 0, RETRY_MS);
+				continue;
+			}
 			to = from + (int64_t) BLOCK * (1 + choose(MAX_BLOCKS));
 			if (to > nlines)
 				to = nlines;
@@ -520,6 +530,7 @@ stream(void)
 		number++;
 		from = to;
 		waited = 0;
+		poll(NULL, 0, pause_ms);
 		continue;
 
 lost:
@@ -541,7 +552,7 @@ main(int argc, char **argv)
 	int64_t		end = 0;
 	int			c;
 
-	while ((c = getopt(argc, argv, "d:s:i:j:w:p:f:e:r:")) != -1)
+	while ((c = getopt(argc, argv, "d:s:i:j:w:p:f:e:r:g:m:")) != -1)
 	{
 		switch (c)
 		{
@@ -562,6 +573,12 @@ main(int argc, char **argv)
 				break;
 			case 'p':
 				partition = optarg;
+				break;
+			case 'g':
+				gate = optarg;
+				break;
+			case 'm':
+				pause_ms = atoi(optarg);
 				break;
 			case 'f':
 				path = optarg;
