@@ -214,7 +214,7 @@ sub run_stream
 
 # ----------------------------------------------------------------------
 # What a server of 1.0 has before an upgrade. Events that are called 'old' are counted,
-# but for those that the states of their batches say.
+# unless their batch was rolled back.
 
 my $events = 300;
 my $first  = 1709287200;    # 2024-03-01 10:00 UTC
