@@ -84,6 +84,10 @@ SET ROLE regress_rsink_watcher;
 SELECT sink, applied, deferred, rejected, seen_events, index_state, seen_bytes_hot > 0 AS hot,
 	seen_bytes_filters, seen_bytes_fences, seen_bytes_hot + seen_bytes_filters + seen_bytes_fences = seen_bytes_memory AS adds_up
 FROM revenue_sink.stat_sink WHERE sink IN ('watched', 'totals') ORDER BY sink;
+-- No worker makes rounds here.
+SELECT sink, deferred_waiting, oldest_deferred BETWEEN stats_since AND now() AS waits,
+	last_round, last_error, last_error_sqlstate, last_error_message
+FROM revenue_sink.stat_sink WHERE sink IN ('watched', 'totals') ORDER BY sink;
 SELECT sink, job, writer, epoch, last_number FROM revenue_sink.writer WHERE sink = 'watched';
 SELECT sink, writer, number, events, state FROM revenue_sink.prepared WHERE sink = 'watched';
 SELECT bytes - max_sinks * 65536 = pg_size_bytes(current_setting('revenue_sink.dedup_memory')) AS bytes,
@@ -92,6 +96,30 @@ SELECT bytes - max_sinks * 65536 = pg_size_bytes(current_setting('revenue_sink.d
 	hot_bytes + filter_bytes + fence_bytes = used_bytes AS adds_up
 FROM revenue_sink.stat_pool;
 SELECT hot_bytes >= sum(seen_bytes_hot) AS all_databases FROM revenue_sink.stat_pool, revenue_sink.stat_sink GROUP BY hot_bytes;
+RESET ROLE;
+
+-- An event waits until it is settled. Events of others, and those that are deferred in
+-- a transaction that is rolled back, don't count.
+SET ROLE regress_rsink_owner;
+PREPARE waiting AS SELECT sink, deferred_waiting, oldest_deferred IS NOT NULL AS oldest
+FROM revenue_sink.stat_sink WHERE sink IN ('watched', 'totals', 'other') ORDER BY sink;
+SELECT revenue_sink.create_sink('other', 'regress_watched.other', 'regress_watched.other_in');
+BEGIN;
+SELECT revenue_sink.apply('watched', 'o', 'one', '2024-03-01 10:01+00', 2);
+EXECUTE waiting;
+ROLLBACK;
+EXECUTE waiting;
+SELECT oldest_deferred = (SELECT deferred_at FROM revenue_sink.deferred WHERE sink = 'watched') AS same
+FROM revenue_sink.stat_sink WHERE sink = 'watched';
+BEGIN;
+SELECT revenue_sink.apply('other', 'o', 'one', '2024-03-01 10:01+00', 1);
+PREPARE TRANSACTION 'regress_watched';
+SELECT revenue_sink.apply('other', 'o', 'one', '2024-03-01 10:01+00', 1);
+EXECUTE waiting;
+COMMIT PREPARED 'regress_watched';
+SELECT revenue_sink.merge('other'), revenue_sink.merge('watched');
+EXECUTE waiting;
+SELECT revenue_sink.drop_sink('other');
 RESET ROLE;
 
 -- A sink that has lost a trigger, and one that has lost a view or both, show all the

@@ -55,6 +55,9 @@ CREATE INDEX ON revenue_sink.dead_letter_event (sink_id, letter);
 CREATE INDEX ON revenue_sink.dead_letter_event (arrived_at, sink_id);
 COMMENT ON TABLE revenue_sink.dead_letter_event IS 'dead letters: events kept aside for a person; see the view dead_letter';
 
+DROP INDEX revenue_sink.deferred_event_sink_id_idx;
+CREATE INDEX ON revenue_sink.deferred_event (sink_id, deferred_at);
+
 CREATE TABLE revenue_sink.settled_event (
 	sink_id integer NOT NULL,
 	order_id text NOT NULL,
@@ -247,10 +250,12 @@ CREATE FUNCTION revenue_sink.counters(
 	sink text,
 	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, OUT conflict bigint,
 	OUT late bigint, OUT rejected bigint, OUT batches bigint,
-	OUT seen_events bigint, OUT unmerged_deltas bigint, OUT seen_bytes_memory bigint, OUT last_merge timestamptz,
+	OUT seen_events bigint, OUT unmerged_deltas bigint, OUT deferred_waiting bigint, OUT oldest_deferred timestamptz,
+	OUT seen_bytes_memory bigint, OUT last_merge timestamptz,
 	OUT index_state text, OUT index_percent real, OUT stats_since timestamptz,
 	OUT horizon timestamptz,
-	OUT seen_bytes_hot bigint, OUT seen_bytes_filters bigint, OUT seen_bytes_fences bigint)
+	OUT seen_bytes_hot bigint, OUT seen_bytes_filters bigint, OUT seen_bytes_fences bigint,
+	OUT last_round timestamptz, OUT last_error timestamptz, OUT last_error_sqlstate text, OUT last_error_message text)
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_counters';
 COMMENT ON FUNCTION revenue_sink.counters(text) IS 'what stat_sink shows of a sink''s tables and shared memory';
 
@@ -330,7 +335,9 @@ CREATE OR REPLACE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 		c.last_merge, c.index_state, c.index_percent, c.stats_since,
 		t.retained_from, t.removed, t.discarded,
 		u.letters AS unresolved_letters, u.oldest AS oldest_unresolved,
-		c.seen_bytes_hot, c.seen_bytes_filters, c.seen_bytes_fences
+		c.seen_bytes_hot, c.seen_bytes_filters, c.seen_bytes_fences,
+		c.deferred_waiting, c.oldest_deferred,
+		c.last_round, c.last_error, c.last_error_sqlstate, c.last_error_message
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c

@@ -69,7 +69,7 @@ CREATE TABLE revenue_sink.deferred_event (
 	deferred_at timestamptz NOT NULL
 ) USING heap;
 ALTER TABLE revenue_sink.deferred_event REPLICA IDENTITY FULL;
-CREATE INDEX ON revenue_sink.deferred_event (sink_id);
+CREATE INDEX ON revenue_sink.deferred_event (sink_id, deferred_at);
 COMMENT ON TABLE revenue_sink.deferred_event IS 'events that wait for another transaction to end';
 
 CREATE TABLE revenue_sink.settled_event (
@@ -468,10 +468,12 @@ CREATE FUNCTION revenue_sink.counters(
 	sink text,
 	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, OUT conflict bigint,
 	OUT late bigint, OUT rejected bigint, OUT batches bigint,
-	OUT seen_events bigint, OUT unmerged_deltas bigint, OUT seen_bytes_memory bigint, OUT last_merge timestamptz,
+	OUT seen_events bigint, OUT unmerged_deltas bigint, OUT deferred_waiting bigint, OUT oldest_deferred timestamptz,
+	OUT seen_bytes_memory bigint, OUT last_merge timestamptz,
 	OUT index_state text, OUT index_percent real, OUT stats_since timestamptz,
 	OUT horizon timestamptz,
-	OUT seen_bytes_hot bigint, OUT seen_bytes_filters bigint, OUT seen_bytes_fences bigint)
+	OUT seen_bytes_hot bigint, OUT seen_bytes_filters bigint, OUT seen_bytes_fences bigint,
+	OUT last_round timestamptz, OUT last_error timestamptz, OUT last_error_sqlstate text, OUT last_error_message text)
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'revenue_sink_counters';
 COMMENT ON FUNCTION revenue_sink.counters(text) IS 'what stat_sink shows of a sink''s tables and shared memory';
 
@@ -530,7 +532,9 @@ CREATE VIEW revenue_sink.stat_sink WITH (security_barrier) AS
 		c.last_merge, c.index_state, c.index_percent, c.stats_since,
 		t.retained_from, t.removed, t.discarded,
 		u.letters AS unresolved_letters, u.oldest AS oldest_unresolved,
-		c.seen_bytes_hot, c.seen_bytes_filters, c.seen_bytes_fences
+		c.seen_bytes_hot, c.seen_bytes_filters, c.seen_bytes_fences,
+		c.deferred_waiting, c.oldest_deferred,
+		c.last_round, c.last_error, c.last_error_sqlstate, c.last_error_message
 	FROM revenue_sink.sink_catalog s
 		LEFT JOIN revenue_sink.sink_state t ON t.sink_id = s.id
 		CROSS JOIN LATERAL revenue_sink.counters(s.name) c

@@ -165,24 +165,29 @@ Datum
 revenue_sink_counters(PG_FUNCTION_ARGS)
 {
 	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_WATCH);
-	Datum		values[RSINK_NSTATS + 11] = {0};
-	bool		nulls[RSINK_NSTATS + 11];
+	Datum		values[RSINK_NSTATS + 17] = {0};
+	bool		nulls[RSINK_NSTATS + 17];
 	RsinkShared *shared = sink->problem == RSINK_READY ? sink->shared : NULL;
 	int			n = RSINK_NSTATS;
 	RsinkBytes	bytes = {0};
 	RsinkSpi	spi;
 
 	memset(nulls, shared == NULL, sizeof(nulls));
-	nulls[n] = nulls[n + 1] = !OidIsValid(sink->seen) || !OidIsValid(sink->slice) || !OidIsValid(sink->delta);
+	nulls[n] = nulls[n + 1] = nulls[n + 2] = nulls[n + 3] = !OidIsValid(sink->seen) || !OidIsValid(sink->slice) || !OidIsValid(sink->delta);
 	if (nulls[n])
 		return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s) "
 			  "  + (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
-			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity')",
-			  get_rel_name(sink->seen), get_rel_name(sink->slice), get_rel_name(sink->delta));
+			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity'), waiting.* "
+			  "FROM (SELECT count(*), min(deferred_at) FROM revenue_sink.deferred_event "
+			  "  WHERE sink_id = %d) AS waiting",
+			  get_rel_name(sink->seen), get_rel_name(sink->slice), get_rel_name(sink->delta), sink->id);
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 2, 0));
+	values[n++] = Int64GetDatum(rsink_spi_int64(0, 3, 0));
+	nulls[n] = values[n - 1] == 0;
+	values[n++] = TimestampTzGetDatum(rsink_spi_int64(0, 4, 0));
 	rsink_spi_end(&spi);
 	if (shared != NULL)
 	{
@@ -206,6 +211,12 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 		values[n++] = Int64GetDatum((int64) bytes.hot);
 		values[n++] = Int64GetDatum((int64) bytes.filters);
 		values[n++] = Int64GetDatum((int64) bytes.fences);
+		nulls[n] = shared->last_round == 0;
+		values[n++] = TimestampTzGetDatum(shared->last_round);
+		nulls[n] = nulls[n + 1] = nulls[n + 2] = shared->last_error == 0;
+		values[n++] = TimestampTzGetDatum(shared->last_error);
+		values[n++] = CStringGetTextDatum(unpack_sql_state(shared->error_sqlstate));
+		values[n++] = CStringGetTextDatum(shared->error_message);
 		LWLockRelease(&shared->lock);
 	}
 	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));

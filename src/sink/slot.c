@@ -14,6 +14,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/shmem.h"
@@ -139,6 +140,7 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->low_claim = DT_NOEND;
 	shared->resolutions++;
 	rsink_watch_reset(&shared->watch);
+	shared->last_round = shared->last_error = 0;
 	pg_atomic_init_u64(&shared->last_merge, 0);
 	shared->stats_since = GetCurrentTimestamp();
 	pg_atomic_init_u64(&shared->last_sequence, 0);
@@ -188,6 +190,41 @@ rsink_shared_unload(Oid seen)
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		rsink_slices_reset(&shared->slices);
 		shared->watch.loaded = false;
+		LWLockRelease(&shared->lock);
+	}
+	LWLockRelease(&slots->lock);
+}
+
+/*
+ * Note that the worker has ended a round for the sink with this page table, or, if
+ * "error" isn't NULL, that the round has failed with it. Does nothing if the sink has
+ * no slot.
+ */
+void
+rsink_shared_note_round(Oid seen, const ErrorData *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(&slots->lock, LW_SHARED);
+	for (int i = 0; i < rsink_max_sinks; i++)
+	{
+		RsinkShared *shared = &slots->slot[i];
+
+		if (shared->db != MyDatabaseId || shared->seen != seen)
+			continue;
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (error == NULL)
+			shared->last_round = now;
+		else
+		{
+			const char *message = error->message ? error->message : "";
+			int			len = pg_mbcliplen(message, strlen(message), RSINK_ERROR_MESSAGE_SIZE - 1);
+
+			shared->last_error = now;
+			shared->error_sqlstate = error->sqlerrcode;
+			memcpy(shared->error_message, message, len);
+			shared->error_message[len] = '\0';
+		}
 		LWLockRelease(&shared->lock);
 	}
 	LWLockRelease(&slots->lock);

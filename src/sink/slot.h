@@ -44,6 +44,9 @@
 #define RSINK_STAT_BATCHES RSINK_NSTATUS
 #define RSINK_NSTATS (RSINK_NSTATUS + 1)
 
+/* Bytes of the message of the worker's last error that are kept, with the 0 at their end. */
+#define RSINK_ERROR_MESSAGE_SIZE 256
+
 /*
  * What a sink keeps in shared memory. All of it is a hint or can be had again
  * from the tables. What protects a field stands at the field or its group; "a hint"
@@ -82,6 +85,12 @@ typedef struct RsinkShared
 	uint64		resolutions;	/* grows with each commit of a transaction that resolves */
 	RsinkWatch	watch;			/* resolved events, which may come again */
 
+	/* What the worker did last: the sink lock. */
+	TimestampTz last_round;		/* when it ended a round without an error; 0: not since the start */
+	TimestampTz last_error;		/* when a round failed; 0: none has since the start */
+	int			error_sqlstate; /* of that error, */
+	char		error_message[RSINK_ERROR_MESSAGE_SIZE];	/* cut between two characters */
+
 	/* Atomic. */
 	pg_atomic_uint32 small_rows;	/* page rows inserted since the last packing, roughly */
 	pg_atomic_uint64 last_sequence; /* for rsink_next_sequence() */
@@ -113,6 +122,7 @@ extern Size rsink_shared_size(void);
 extern void rsink_shared_init(void);
 extern RsinkShared *rsink_shared_attach(const struct RsinkSink *sink);
 extern void rsink_shared_unload(Oid seen);
+extern void rsink_shared_note_round(Oid seen, const ErrorData *error);
 extern void rsink_release_gone(void);
 extern void rsink_release_database(Oid db);
 extern Oid	rsink_shared_database(int slot);

@@ -15,6 +15,7 @@ typedef struct RsinkTended
 {
 	char		name[NAMEDATALEN];
 	int32		id;
+	Oid			seen;			/* its page table, when last looked at */
 	uint64		activity;		/* sum of its counters, when last tended */
 	int			skip;			/* rounds to skip */
 	bool		unusable;		/* did the last look at it raise an error? */

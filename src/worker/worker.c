@@ -140,7 +140,7 @@ activity_of(const RsinkSink *sink)
 
 /*
  * Look at one sink, and tend it unless it isn't in order or is to be skipped in
- * this round. An error is logged and makes the sink rest.
+ * this round. An error is logged, noted in the sink's slot, and makes the sink rest.
  */
 static void
 tend_safely(RsinkTended *t, MemoryContext context)
@@ -160,6 +160,7 @@ tend_safely(RsinkTended *t, MemoryContext context)
 		rsink_begin_step("look at sink", t->name);
 		sink = rsink_sink_lookup(t->name, RSINK_MAY_ANYTHING);
 		in_order = sink->problem == RSINK_READY;
+		t->seen = sink->seen;
 		if (in_order)
 		{
 			activity = activity_of(sink);
@@ -176,6 +177,7 @@ tend_safely(RsinkTended *t, MemoryContext context)
 		{
 			int64		moved = rsink_tend(t);
 
+			rsink_shared_note_round(t->seen, NULL);
 			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
 			t->activity = activity;
 			idle &= moved == 0;
@@ -186,12 +188,16 @@ tend_safely(RsinkTended *t, MemoryContext context)
 	}
 	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		MemoryContextSwitchTo(context);
 		HOLD_INTERRUPTS();
 		t->skip = ERROR_ROUNDS;
+		error = CopyErrorData();
 		EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
+		rsink_shared_note_round(t->seen, error);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		RESUME_INTERRUPTS();
 	}

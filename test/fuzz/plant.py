@@ -74,7 +74,9 @@ HIDDEN = [
     PREPARE TRANSACTION 'settled'""",
     """SELECT revenue_sink.apply('hidden', '{token}-s', '1', '2024-03-01 10:00+00', {amount})""",
     """COMMIT PREPARED 'settled'""",
+    # so that no round of the worker changes what stat_sink shows later
     """SELECT revenue_sink.merge('hidden')""",
+    """SELECT revenue_sink.expire('hidden')""",
     """SELECT revenue_sink.resolve('hidden', 'discard', array_agg(letter), '{token} note')
         FROM revenue_sink.dead_letter WHERE sink = 'hidden'""",
     """SELECT revenue_sink.apply('hidden', '{token}-o2', '{token}-e', '2024-03-01 10:00+00', {amount} + 1)""",

@@ -38,6 +38,7 @@ SINKS = {
     "old": "dedup_window => '10 seconds', retain => '1 minute', bucket => '1 second', late_policy => 'apply'",
     "broken": "",
     "unmarked": "",
+    "failing": "",
     "full": "",
     "more": "",
 }
@@ -313,16 +314,19 @@ def apply(sink, order, moment, amount=1, conn=None):
 
 
 class Held:
-    """Prepared transactions that nobody finishes, and one of them is a batch."""
+    """Prepared transactions that nobody finishes; one is a batch, for which a deferred event waits."""
 
     def begin(self):
         conn = connect()
         epoch = run(conn, "CALL revenue_sink.recover('held', 'job', NULL)")[0][0]
         run(conn, "BEGIN")
         run(conn, "SELECT revenue_sink.begin_batch('held', 'job', 'writer', %s, 1)", (epoch,))
-        apply("held", "held", "0", conn=conn)
+        moment = run(conn, "SELECT clock_timestamp()")[0][0]
+        run(conn, "SELECT revenue_sink.apply('held', 'held', 'event', %s, 1)", (moment,))
         self.gid = run(conn, "SELECT revenue_sink.pre_commit('held')")[0][0]
         run(conn, "PREPARE TRANSACTION %s", (self.gid,))
+        # another copy of its event has to wait
+        run(conn, "SELECT revenue_sink.apply('held', 'held', 'event', %s, 1)", (moment,))
         for number in range(4):
             run(conn, "BEGIN")
             run(conn, "PREPARE TRANSACTION 'other-%d'" % number)
@@ -374,6 +378,18 @@ class LostTrigger:
         value("SELECT revenue_sink.adopt_sink('unmarked')")
 
 
+class FailingWorker:
+    """The worker can't merge the deltas of a sink."""
+
+    def begin(self):
+        self.total = value("SELECT 'revenue_sink.total_' || id FROM revenue_sink.sink_catalog WHERE name = 'failing'")
+        value("ALTER TABLE %s ADD CONSTRAINT planted CHECK (false) NOT VALID" % self.total)
+        traffic.flow(*traffic.flowing, "failing")
+
+    def end(self):
+        value("ALTER TABLE %s DROP CONSTRAINT planted" % self.total)
+
+
 def resolve_letters():
     value("SELECT count(revenue_sink.resolve(sink, 'discard', letters)) FROM (SELECT sink, array_agg(letter) AS letters"
           " FROM revenue_sink.dead_letter WHERE resolution IS NULL GROUP BY sink) AS d")
@@ -421,12 +437,13 @@ def silent_writer():
 
 
 def many_faults():
-    held, lost, unmarked = Held(), LostTable(), LostTrigger()
+    held, lost, unmarked, failing = Held(), LostTable(), LostTrigger(), FailingWorker()
 
     def begin():
         held.begin()
         lost.begin()
         unmarked.begin()
+        failing.begin()
         fast_clock()
         conflict()
         bad_events()
@@ -440,15 +457,18 @@ def many_faults():
         held.end()
         lost.end()
         unmarked.end()
+        failing.end()
         resolve_letters()
 
     play("a held batch, a fast clock, bad and conflicting events that nobody resolves,"
-         " a lost table, a lost trigger, a silent writer", {
-        ("RevenueSinkInDoubt", "held"), ("RevenueSinkHorizonStalled", "held"), ("RevenueSinkPreparedNearLimit", ""),
+         " a lost table, a lost trigger, a silent writer, a worker that fails", {
+        ("RevenueSinkInDoubt", "held"), ("RevenueSinkDeferredWaiting", "held"), ("RevenueSinkHorizonStalled", "held"), ("RevenueSinkPreparedNearLimit", ""),
         ("RevenueSinkLate", "clock"), ("RevenueSinkConflict", "orders"), ("RevenueSinkRejected", "orders"),
         ("RevenueSinkUnresolved", "clock"), ("RevenueSinkUnresolved", "orders"),
         ("RevenueSinkDiscarded", "old"), ("RevenueSinkNotInOrder", "broken"), ("RevenueSinkNotInOrder", "unmarked"),
         ("RevenueSinkWatermarkStalled", "still"),
+        ("RevenueSinkWorkerFailing", "failing"), ("RevenueSinkMergeBehind", "failing"),
+        ("RevenueSinkWatermarkStalled", "failing"),
     }, begin, end)
 
 

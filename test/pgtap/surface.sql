@@ -113,7 +113,9 @@ FROM (VALUES
 		'seen_bytes_disk bigint, seen_bytes_memory bigint, unmerged_deltas bigint, last_merge timestamp with time zone, '
 		'index_state text, index_percent real, stats_since timestamp with time zone, retained_from timestamp with time zone, '
 		'removed bigint, discarded bigint, unresolved_letters bigint, oldest_unresolved timestamp with time zone, '
-		'seen_bytes_hot bigint, seen_bytes_filters bigint, seen_bytes_fences bigint'),
+		'seen_bytes_hot bigint, seen_bytes_filters bigint, seen_bytes_fences bigint, deferred_waiting bigint, '
+		'oldest_deferred timestamp with time zone, last_round timestamp with time zone, last_error timestamp with time zone, '
+		'last_error_sqlstate text, last_error_message text'),
 	('stat_pool', 'bytes bigint, used_bytes bigint, sinks integer, max_sinks integer, hot_bytes bigint, filter_bytes bigint, '
 		'fence_bytes bigint'),
 	('writer', 'sink text, job text, writer text, epoch bigint, opened_at timestamp with time zone, last_number bigint, '

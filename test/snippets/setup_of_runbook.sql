@@ -1,11 +1,20 @@
 -- What the commands of docs/runbook.md find: a sink with dead letters, a batch in doubt,
--- a prepared transaction that nobody finishes, and an event that waits for it; a sink
--- that has lost a trigger; and a worker.
+-- two prepared transactions that nobody finishes, and an event that waits for each; a
+-- sink at which the worker fails, and which has lost a trigger; and a worker.
 SET timezone = 'UTC';
 CREATE ROLE prometheus;
 CREATE EXTENSION revenue_sink;
 SELECT revenue_sink.create_sink('orders', on_bad_event => 'reject', retain => '400 days');
 SELECT revenue_sink.create_sink('refunds', 'fact_refunds_1m', 'refund_events');
+ALTER TABLE revenue_sink.total_2 ADD CONSTRAINT refunds_are_negative CHECK (revenue < 0);
+SELECT revenue_sink.apply('refunds', 'o1', 'refund', '2024-03-02 10:00+00', 5);
+DO $$
+BEGIN
+	FOR i IN 1..600 LOOP
+		EXIT WHEN (SELECT last_error FROM revenue_sink.stat_sink WHERE sink = 'refunds') IS NOT NULL;
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+END $$;
 DROP TRIGGER revenue_sink_row ON refund_events;
 CALL revenue_sink.open_writer('orders', 'billing', 'reader-1', epoch => 1);
 CALL revenue_sink.open_writer('orders', 'billing', 'reader-2', epoch => 1);
@@ -29,6 +38,10 @@ BEGIN;
 SELECT revenue_sink.apply('orders', 'o9', 'paid', '2024-03-02 10:07+00', 20, 'app');
 PREPARE TRANSACTION 'a test of last week';
 SELECT revenue_sink.apply('orders', 'o9', 'paid', '2024-03-02 10:07+00', 20, 'app');
+BEGIN;
+SELECT revenue_sink.apply('orders', 'o10', 'paid', '2024-03-02 10:08+00', 20, 'app');
+PREPARE TRANSACTION 'load of Saturday';
+SELECT revenue_sink.apply('orders', 'o10', 'paid', '2024-03-02 10:08+00', 20, 'app');
 SELECT revenue_sink.apply('orders', 'o90', 'paid', '2024-03-01 09:30+00', 40, 'app'),
 	revenue_sink.apply('orders', 'o91', 'paid', '2024-03-01 09:45+00', 25, 'app'),
 	revenue_sink.apply('orders', 'o1', 'paid', '2024-03-02 10:10+00', 22, 'web'),

@@ -149,8 +149,31 @@ apply_some('postgres', 'error');
 $node->wait_for_log(qr/violates check constraint "planted"/, $from);
 is($node->safe_psql('postgres', 'SELECT sum(events) FROM fact_revenue_1m'), '500',
 	'readers see all events while the merge fails');
+ok($node->poll_query_until('postgres', q(
+SELECT last_error > last_round FROM revenue_sink.stat_sink WHERE sink = 's')),
+	'stat_sink says that the last round has failed');
+my $error = q(SELECT last_error_sqlstate, last_error_message FROM revenue_sink.stat_sink WHERE sink = 's');
+my ($name) = $total =~ /\.(\w+)/;
+is($node->safe_psql('postgres', $error),
+	qq(23514|new row for relation "$name" violates check constraint "planted"), 'and why');
 $node->safe_psql('postgres', "ALTER TABLE $total DROP CONSTRAINT planted");
 merged('postgres', 'the worker merges once the cause of the error is gone');
+ok($node->poll_query_until('postgres', q(
+SELECT last_round > last_error FROM revenue_sink.stat_sink WHERE sink = 's')),
+	'stat_sink says that a round has ended well since');
+like($node->safe_psql('postgres', $error), qr/^23514\|/, 'the last error can still be seen');
+
+# Of a long message in characters of several bytes as many are kept as fit.
+$node->safe_psql('postgres', qq(
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+\$\$BEGIN RAISE EXCEPTION USING errcode = 'RX001', message = repeat(chr(8364), 1000); END\$\$;
+CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON $total FOR EACH ROW EXECUTE FUNCTION fail()));
+apply_some('postgres', 'long');
+ok($node->poll_query_until('postgres', q(
+SELECT last_error_sqlstate = 'RX001' AND last_error_message = repeat(chr(8364), 85)
+FROM revenue_sink.stat_sink WHERE sink = 's')), 'a long message is cut between two characters');
+$node->safe_psql('postgres', "DROP TRIGGER fail ON $total; DROP FUNCTION fail()");
+merged('postgres', 'the worker merges again');
 
 # Change a setting, and wait until it has been reloaded.
 sub set_interval
@@ -214,7 +237,7 @@ is($standby->safe_psql('postgres', q(
 SELECT sum(events) FROM fact_revenue_1m;
 SELECT pg_sleep(1);
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'revenue_sink worker'
-  AND state <> 'idle')), "600\n\n0", 'nothing is done on a standby');
+  AND state <> 'idle')), "700\n\n0", 'nothing is done on a standby');
 unlike(slurp_file($standby->logfile), qr/ERROR/, 'nothing is tried on a standby');
 $standby->stop;
 set_interval('100ms');
