@@ -166,11 +166,11 @@ like($node->safe_psql('postgres', $error), qr/^23514\|/, 'the last error can sti
 # Of a long message in characters of several bytes as many are kept as fit.
 $node->safe_psql('postgres', qq(
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
-\$\$BEGIN RAISE EXCEPTION USING errcode = 'RX001', message = repeat(chr(8364), 1000); END\$\$;
+\$\$BEGIN RAISE EXCEPTION USING errcode = 'RX001', message = 'x' || repeat(chr(8364), 1000); END\$\$;
 CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON $total FOR EACH ROW EXECUTE FUNCTION fail()));
 apply_some('postgres', 'long');
 ok($node->poll_query_until('postgres', q(
-SELECT last_error_sqlstate = 'RX001' AND last_error_message = repeat(chr(8364), 85)
+SELECT last_error_sqlstate = 'RX001' AND last_error_message = 'x' || repeat(chr(8364), 84)
 FROM revenue_sink.stat_sink WHERE sink = 's')), 'a long message is cut between two characters');
 $node->safe_psql('postgres', "DROP TRIGGER fail ON $total; DROP FUNCTION fail()");
 merged('postgres', 'the worker merges again');
