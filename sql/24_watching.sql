@@ -122,6 +122,14 @@ EXECUTE waiting;
 SELECT revenue_sink.drop_sink('other');
 RESET ROLE;
 
+-- Of very many only some are counted.
+BEGIN;
+INSERT INTO revenue_sink.deferred_event
+SELECT id, 'o', 'e' || i, '2024-03-01 10:01+00', 1, '', '2024-03-01 10:02+00'::timestamptz + i * interval '1 second'
+FROM revenue_sink.sink_catalog, generate_series(1, 100001) AS i WHERE name = 'watched';
+SELECT deferred_waiting, oldest_deferred FROM revenue_sink.stat_sink WHERE sink = 'watched';
+ROLLBACK;
+
 -- A sink that has lost a trigger, and one that has lost a view or both, show all the
 -- same, and why they take no events. The owner of the view that is left gets no error.
 CREATE FUNCTION regress_watched.problems(as_role text) RETURNS TABLE (sink text, index_state text, problem text) LANGUAGE plpgsql AS $$

@@ -33,6 +33,9 @@
 #include "sink/sink.h"
 #include "sink/slot.h"
 
+/* So many deferred events are counted at most, so that looking stays cheap. */
+#define MOST_WAITING 100000
+
 PG_FUNCTION_INFO_V1(revenue_sink_seen);
 PG_FUNCTION_INFO_V1(revenue_sink_counters);
 PG_FUNCTION_INFO_V1(revenue_sink_may);
@@ -179,10 +182,11 @@ revenue_sink_counters(PG_FUNCTION_ARGS)
 	rsink_spi_begin(&spi);
 	rsink_spi(SPI_OK_SELECT, "SELECT (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s) "
 			  "  + (SELECT coalesce(sum(events), 0)::bigint FROM revenue_sink.%s), "
-			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity'), waiting.* "
-			  "FROM (SELECT count(*), min(deferred_at) FROM revenue_sink.deferred_event "
-			  "  WHERE sink_id = %d) AS waiting",
-			  get_rel_name(sink->seen), get_rel_name(sink->slice), get_rel_name(sink->delta), sink->id);
+			  "(SELECT count(*) FROM revenue_sink.%s WHERE minute > '-infinity'), "
+			  "(SELECT count(*) FROM (SELECT FROM revenue_sink.deferred_event WHERE sink_id = %d LIMIT %d) AS d), "
+			  "(SELECT min(deferred_at) FROM revenue_sink.deferred_event WHERE sink_id = %d)",
+			  get_rel_name(sink->seen), get_rel_name(sink->slice), get_rel_name(sink->delta),
+			  sink->id, MOST_WAITING, sink->id);
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 1, 0));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 2, 0));
 	values[n++] = Int64GetDatum(rsink_spi_int64(0, 3, 0));
