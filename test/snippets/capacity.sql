@@ -54,7 +54,7 @@ FROM memory CROSS JOIN LATERAL (VALUES
 	('WAL of sealing, bytes a second', 22.7 * rate),
 	('WAL of merging, bytes a second', 60 * deltas + 225 * least(deltas, call_rows)),
 	('WAL of expiry, bytes a second', 1.0 * rate),
-	('WAL of two-phase commit, bytes a second', CASE WHEN prepared > 0 THEN 500 * :writers / checkpoint ELSE 0 END),
+	('WAL of two-phase commit, bytes a second', CASE WHEN prepared > 0 THEN 900 * :writers / checkpoint ELSE 0 END),
 	('connections', :writers + 1 + :readers),
 	('prepared transactions at most', prepared),
 	('max_prepared_transactions', ceil(1.25 * prepared)),
