@@ -30,11 +30,11 @@ WITH stream AS (
 		CROSS JOIN LATERAL (SELECT least(1e6, memory / 70) AS slice, least(17.3e6, memory / 4) AS waiting,
 			greatest(least(13e6, memory / 4), 12.8 * unfinished) AS others,
 			(SELECT min(2 ^ i) FROM generate_series(16, 32) AS i WHERE 2 ^ i >= memory / 8192) AS chunk) AS s
-		CROSS JOIN LATERAL (SELECT least(known, 2048 * slice) AS sealed) AS e
+		CROSS JOIN LATERAL (SELECT least(known, 16384 * slice) AS sealed) AS e
 		CROSS JOIN LATERAL (SELECT
 			greatest(12.8 * (known - sealed + unfinished),
 				greatest(waiting, memory / 20) + greatest(others, memory / 16)) AS index,
-			2.3 * (sealed + least(63 * slice, sealed + 8 * slice)) AS tags, ceil(sealed / slice) * chunk AS fences) AS b
+			2.3 * (sealed + least(63 * slice, sealed + 8 * slice)) AS tags, ceil(greatest(least(sealed / slice, 1024), sealed / slice / 8)) * chunk AS fences) AS b
 	WHERE index <= memory / 2 AND index + tags + fences <= memory * 31 / 32
 	ORDER BY memory LIMIT 1
 )
