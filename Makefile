@@ -10,6 +10,7 @@
 #	make check-deb			these packages built, installed, upgraded and removed
 #	make dist				the zip for PGXN, in packages/
 #	make check-dist			this zip installed with pgxnclient
+#	make clients			the jars of clients/java, built twice and tested; says where they lie
 #	make check-monitoring	docs/monitoring/ with Prometheus: faults are played, alerts fire
 #	make check-processors	Kafka, Spark and Flink, killed while they write
 #	make bench				ratios against what a user would do instead
@@ -38,7 +39,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lsodium
 
 PG_CONFIG ?= pg_config
-PROJECT_GOALS = demo example check check-all check-upgrades deb check-deb dist check-dist \
+PROJECT_GOALS = demo example clients check check-all check-upgrades deb check-deb dist check-dist \
 	check-monitoring check-processors bench soak chaos fuzz mutants valgrind lint model debug
 
 # The project's own goals start where PostgreSQL may not be installed yet, and
@@ -87,6 +88,12 @@ dist:
 check-dist:
 	@test/setup check-dist
 	@test/packages/check_dist
+
+clients:
+	@test/setup check
+	@$(MAKE) -s --no-print-directory install WERROR=1
+	@test/clients/setup
+	@test/clients/run
 
 check-monitoring:
 	@test/setup check-monitoring

@@ -2,7 +2,8 @@
 # TaskManagers of two slots. Sourced by bash scripts in test/processors, after
 # kafka.sh.
 #
-#	flink_jars BUILD			fetch the jars into BUILD/jars, unless they're there
+#	flink_jars VERSION BUILD	fetch the jars of 2 or 1.20 into BUILD/jars, unless they're there
+#	sink_jar VERSION			build the sink in clients/java, unless that is done; $SINK_JAR is it
 #	flink_new DIR BUILD PORT TASKMANAGERS	start all of it; REST is on PORT, ZooKeeper
 #								on PORT + 1
 #	flink_stop DIR				all of it
@@ -16,17 +17,28 @@
 #	job_state DIR JOB
 #	job_hosts DIR JOB
 #
-# CLASSES is a jar of what isn't among the jars. FLINK_JAVA adds to the options of
+# CLASSES is a jar of what isn't among the jars, and ENTRY the class of it that is
+# submitted. FLINK_JAVA adds to the options of
 # JobManager and TaskManagers, FLINK_CONF to their settings, a line each.
 # FLINK_HEAP is a TaskManager's heap.
 
 flink_jars()
 {
-	local stamp=$1/jars/pom.xml
-	cmp -s flink/pom.xml "$stamp" && return
-	rm -rf "$1/jars"
-	mvn -q -B -U -Dstyle.color=never -f flink/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
-		-DoutputDirectory="$1/jars" </dev/null && cp flink/pom.xml "$stamp"
+	jars "flink/pom-$1.xml" "$2/jars"
+}
+
+# With what it needs in one jar, as a user would put it into lib/.
+sink_jar()
+{
+	local clients=$PWD/../../clients/java module=flink
+	[ "$1" = 2 ] || module=flink-$1
+	SINK_JAR=$(echo "$clients/$module"/target/revenue-sink-*-all.jar)
+	[ -f "$SINK_JAR" ] && [ -z "$(find "$clients" -newer "$SINK_JAR" ! -path '*/target*' \
+		\( -name '*.java' -o -name pom.xml -o -path '*/resources/*' \))" ] && return
+	mvn -q -B -Dstyle.color=never -f "$clients/pom.xml" -pl "$module" -am package \
+		-DskipTests -Dmaven.javadoc.skip -Dmaven.source.skip </dev/null || return
+	SINK_JAR=$(echo "$clients/$module"/target/revenue-sink-*-all.jar)
+	touch "$SINK_JAR"
 }
 
 # What the distribution's scripts would add; and small.
@@ -115,7 +127,7 @@ flink_new()
 
 jobmanager_start()
 {
-	flink_java -Xmx256m -cp "$CLASSES:$2/jars/*" org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint \
+	flink_java -Xmx256m -cp "$CLASSES:$SINK_JAR:$2/jars/*" org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint \
 		--configDir "$1/conf" >>"$1/jobmanager.log" 2>&1 &
 	echo $! >"$1/jobmanager.pid"
 }
@@ -124,7 +136,7 @@ taskmanager_start()
 {
 	local id=$3-$EPOCHREALTIME
 	echo "$id" >"$1/taskmanager-$3.id"
-	flink_java -Xmx${FLINK_HEAP:-384m} -XX:MaxDirectMemorySize=256m -cp "$CLASSES:$2/jars/*" \
+	flink_java -Xmx${FLINK_HEAP:-384m} -XX:MaxDirectMemorySize=256m -cp "$CLASSES:$SINK_JAR:$2/jars/*" \
 		org.apache.flink.runtime.taskexecutor.TaskManagerRunner \
 		--configDir "$1/conf" -D taskmanager.resource-id="$id" >>"$1/taskmanager-$3.log" 2>&1 &
 	echo $! >"$1/taskmanager-$3.pid"
@@ -183,7 +195,7 @@ job_submit()
 	shift 3
 	jar=$(rest "$dir" /jars/upload -F "jarfile=@$CLASSES" | jq -r '.filename | sub(".*/"; "")')
 	[ -n "$jar" ] || { echo "no jar could be uploaded" >&2; return 1; }
-	jq -n --arg savepoint "$savepoint" --argjson parallelism "$parallelism" '{entryClass: "revenuesink.test.RevenueJob",
+	jq -n --arg savepoint "$savepoint" --arg entry "revenuesink.test.${ENTRY:-RevenueJob}" --argjson parallelism "$parallelism" '{entryClass: $entry,
 		parallelism: $parallelism, programArgsList: $ARGS.positional}
 		+ if $savepoint == "" then {} else {savepointPath: $savepoint} end' --args -- "$@" |
 		rest "$dir" "/jars/$jar/run" -H 'Content-Type: application/json' --data-binary @- | jq -er .jobid

@@ -47,13 +47,133 @@ orphaned()
 
 scene_two_phase()
 {
-	java_quiet -cp "$CLASSES:$build/jars/*" revenuesink.EventBufferCheck "$url" "${SEED:-1}" 3000 >"$log" 2>&1 &&
-		status=0 || status=1
-	result "events in binary arrays come back as they were" $status "$log"
 	piece "two-phase, unkeyed" plain false
 	piece "two-phase, keyed" plain true
 	piece "two-phase, cancelled and resubmitted" resubmitted
 	piece "two-phase, all of Flink killed between the phases, resubmitted" orphaned
+}
+
+# One-phase: what a restored job sends again are duplicates; a server that is killed
+# costs no restart, since the batch is sent again.
+one_phase_restored()
+{
+	submit 2 "" --sink one_phase --keyed "$1" --batch 1000 --rate "$RATE" && reach 30 && fault_taskmanager && job_ends &&
+		flink_ready "$flink" >>"$log" || return
+	is_true "SELECT duplicate > $records - $EVENTS FROM revenue_sink.stat_sink" || { echo "nothing came again" >>"$log"; return 1; }
+}
+one_phase_server()
+{
+	submit 2 "" --sink one_phase --batch 1000 --rate "$RATE" && reach 30 && fault_postgres && job_ends &&
+		[ "$(rest "$flink" "/jobs/$job/checkpoints" | jq .counts.restored)" = 0 ]
+}
+
+scene_one_phase()
+{
+	piece "one-phase, keyed, a TaskManager killed" one_phase_restored true
+	piece "one-phase, the server killed, no restart" one_phase_server
+}
+
+# submit_sql FILE: with what it says of addresses replaced
+submit_sql()
+{
+	sed "s|jdbc:postgresql://localhost:5440/postgres|$url|; s|@URL@|$url|; s|@TOPIC@|$TOPIC|; s|@BOOTSTRAP@|$BOOTSTRAP|
+		s|@DELIVERY@|${2:-}|" "$1" >"$work/statements.sql"
+	job=$(ENTRY=SqlJob job_submit "$flink" 2 "" "$work/statements.sql" 2>>"$log") ||
+		{ echo "the statements can't be submitted" >>"$log"; return 1; }
+}
+
+# The example of the README, twice: the second time all events are duplicates.
+tour()
+{
+	local turn
+	for turn in 1 2; do
+		submit_sql ../../clients/java/flink/tour.sql && wait_for 60 is_over >>"$log" &&
+			[ "$(job_state "$flink" "$job")" = FINISHED ] || return
+	done
+	sql -c "SELECT to_char(minute AT TIME ZONE 'UTC', 'HH24:MI'), revenue, events FROM fact_revenue_1m ORDER BY 1" \
+		-c "SELECT applied, duplicate FROM revenue_sink.stat_sink" -c "SELECT revenue_sink.check('orders')" \
+		-c "SELECT gid FROM pg_prepared_xacts" >"$work/tour" && printf '%s\n' '10:01|65.00|2' '10:02|12.50|1' '3|5' |
+		diff - "$work/tour" >>"$log"
+}
+
+# What is refused is named.
+refused()
+{
+	sed "s/'sink-name'/'sink.delivery' = 'twice', &/" ../../clients/java/flink/tour.sql >"$work/refused.sql"
+	! submit_sql "$work/refused.sql" &&
+		grep -q "Option 'sink.delivery' must be 'two-phase' or 'one-phase', and is 'twice'" "$flink/jobmanager.log"
+}
+
+counted() { is_true "SELECT coalesce(sum(events), 0) >= $1 FROM fact_revenue_1m"; }
+topic_by_sql()
+{
+	submit_sql flink/topic.sql "$1" && wait_for 60 counted 1 >>"$log" && wait_for 30 job_has_hosts >>"$log" || return
+	taskmanager_stop "$flink" "${hosts[0]}" KILL
+	taskmanager_start "$flink" "$build" "${hosts[0]}"
+	wait_for 90 counted "$EVENTS" >>"$log" && flink_ready "$flink" >>"$log" || return
+	rest "$flink" "/jobs/$job" -X PATCH >>"$log"
+	wait_for 30 is_over >>"$log"
+}
+
+scene_sql()
+{
+	: >"$log"
+	sink_new && tour && status=0 || status=1
+	result "SQL: the README's example, twice" $status "$log"
+	refused && status=0 || status=1
+	result "SQL: a bad option is named" $status "$log"
+	piece "SQL: the topic, two-phase, a TaskManager killed" topic_by_sql two-phase
+	piece "SQL: the topic, one-phase, a TaskManager killed" topic_by_sql one-phase
+}
+
+# A zombie that is too late: the first attempt of subtask 0 is halted, with its
+# TaskManager, before the sink's first line. It goes on when its successor has
+# prepared and the JobManager hasn't told it yet that the checkpoint is complete.
+late_one_waits() { [ -f "$work/late.at" ]; }
+late_one_has_ended() { [ -f "$work/late.result" ]; }
+halt_late_one()
+{
+	rm -f "$work"/late*
+	submit 2 "" --sink late --late "$work/late" --rate $((RATE / 3)) && wait_for 30 late_one_waits >>"$log" &&
+		kill -STOP "$(<"$work/late.at")"
+}
+zombie_is_refused()
+{
+	local status=0
+	touch "$work/late"
+	kill -CONT "$(<"$work/late.at")"
+	wait_for 30 late_one_has_ended >>"$log" || status=1
+	cat "$work/late.result" >>"$log"
+	grep -q "$1" "$work/late.result" || status=1
+	return $status
+}
+zombie()
+{
+	local status
+	halt_late_one && reach 10 && wait_for 60 halted_amid_checkpoint >>"$log" || return
+	zombie_is_refused "FencedException"
+	status=$?
+	kill -CONT "$(<"$flink/jobmanager.pid")"
+	[ $status = 0 ] && job_ends && [ "$(rest "$flink" "/jobs/$job/checkpoints" | jq .counts.restored)" -le 1 ] &&
+		flink_ready "$flink" >>"$log"
+}
+
+# The JobManager is replaced meanwhile, and no checkpoint was complete before: nothing
+# that Flink gives tells which attempt is the later one. The zombie waits, and is ended.
+zombie_of_another_jobmanager()
+{
+	halt_late_one || return
+	enumerator_restored=no
+	jobmanager_stop "$flink" KILL
+	jobmanager_start "$flink" "$build"
+	reach 10 &&
+		zombie_is_refused "InterruptedException" && job_ends && flink_ready "$flink" >>"$log"
+}
+
+scene_zombie()
+{
+	piece "a zombie that is too late, amid a checkpoint" zombie
+	piece "a zombie that is too late, of another JobManager" zombie_of_another_jobmanager
 }
 
 rescaled()

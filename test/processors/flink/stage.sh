@@ -8,7 +8,8 @@
 FLINK_PORT=${FLINK_PORT:-18081}
 KAFKA_PORT=${KAFKA_PORT:-19392}
 FLINK_PG_PORT=${FLINK_PG_PORT:-5690}
-build=$PWD/../build/flink
+FLINK=${FLINK:-2}
+build=$PWD/../build/flink-$FLINK
 broker_build=$PWD/../build/processors
 TOPIC=payments
 PARTITIONS=4
@@ -88,7 +89,7 @@ broker_again()
 # Programs, jars, classes, and the processes; ends the script where it can't be.
 stage_up()
 {
-	local program
+	local program more=()
 
 	for program in java javac jar mvn curl jq; do
 		if ! command -v $program >/dev/null; then
@@ -97,13 +98,17 @@ stage_up()
 		fi
 	done
 	mkdir -p "$build" "$broker_build" "$work/classes" "$work/tools"
-	if ! { kafka_jars "$broker_build" && flink_jars "$build"; } >"$work/mvn.log" 2>&1; then
-		not_run "Flink" "Maven can't get the jars that the two pom.xml name"
+	if ! { kafka_jars "$broker_build" && flink_jars "$FLINK" "$build"; } >"$work/mvn.log" 2>&1; then
+		not_run "Flink" "Maven can't get the jars that pom.xml and flink/pom-$FLINK.xml name"
 		grep -m 3 ERROR "$work/mvn.log" | cut -c 1-300 | sed 's/^/    /'
 		finish
 	fi
+	sink_jar "$FLINK" >"$work/mvn.log" 2>&1 && status=0 || status=1
+	result "the sink for Flink $FLINK is built" $status "$work/mvn.log"
+	[ $status = 0 ] || finish
+	[ "$FLINK" != 2 ] || more=(flink/flink2/*.java)
 	javac -Xlint:all,-processing -Werror -cp "$broker_build/jars/*" -d "$work/tools" tools/*.java flink/tools/*.java >"$work/javac.log" 2>&1 &&
-		javac -Xlint:all,-processing -Werror -cp "$build/jars/*" -d "$work/classes" flink/sink/*.java flink/job/*.java \
+		javac -Xlint:all,-processing -Werror -cp "$SINK_JAR:$build/jars/*" -d "$work/classes" flink/job/*.java "${more[@]}" \
 			>>"$work/javac.log" 2>&1 && jar cf "$CLASSES" -C "$work/classes" . && status=0 || status=1
 	result "javac" $status "$work/javac.log"
 	[ $status = 0 ] || finish

@@ -13,7 +13,6 @@ import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.connector.kafka.source.reader.deserializer.KafkaRecordDeserializationSchema;
 import org.apache.flink.util.Collector;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
-import revenuesink.OrderEvent;
 
 /**
  * A record is order_id,event_id,event_time,amount.
@@ -48,7 +47,7 @@ final class OrderEventSchema implements KafkaRecordDeserializationSchema<OrderEv
 
 		offsets.putLong(record.partition() * Long.BYTES, record.offset() + 1);
 		out.collect(new OrderEvent(field[0], field[1], time.getEpochSecond() * 1_000_000 + time.getNano() / 1000,
-				new BigDecimal(field[3]), null));
+				new BigDecimal(field[3])));
 	}
 
 	@Override

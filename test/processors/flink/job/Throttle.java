@@ -1,7 +1,6 @@
 package revenuesink.test;
 
 import org.apache.flink.api.common.functions.RichMapFunction;
-import revenuesink.OrderEvent;
 
 /** Lets so many events a second pass, so that there is a middle of the stream. */
 final class Throttle extends RichMapFunction<OrderEvent, OrderEvent> {

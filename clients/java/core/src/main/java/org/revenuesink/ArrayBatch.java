@@ -84,6 +84,7 @@ final class ArrayBatch extends EventBatch {
   private static final class Column extends PGobject implements PGBinaryObject {
     private static final long serialVersionUID = 1;
     private static final int HEADER = 20;
+    private static final int HEADER_OF_EMPTY = 12; // which has no dimension
     private static final long MICROS_TO_2000 = 946_684_800_000_000L;
     private static final BigInteger BASE = BigInteger.valueOf(10_000);
     private static final int[] POWER = {1, 10, 100, 1_000};
@@ -188,12 +189,12 @@ final class ArrayBatch extends EventBatch {
 
     @Override
     public int lengthInBytes() {
-      return bytes.position();
+      return bytes.position() == HEADER ? HEADER_OF_EMPTY : bytes.position();
     }
 
     @Override
     public void toBytes(byte[] target, int offset) {
-      System.arraycopy(bytes.array(), 0, target, offset, bytes.position());
+      System.arraycopy(bytes.array(), 0, target, offset, lengthInBytes());
     }
 
     @Override

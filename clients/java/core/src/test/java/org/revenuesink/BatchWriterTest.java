@@ -85,13 +85,13 @@ class BatchWriterTest {
   @Test
   void withoutAServerItGivesUp() throws Exception {
     Server.url();
-    try (ServerSocket nobody = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
-      int port = nobody.getLocalPort();
-      nobody.close();
-      try (BatchWriter writer =
-          writer("jdbc:postgresql://127.0.0.1:" + port + "/x").giveUpAfter(Duration.ZERO).build()) {
-        assertThrows(RetryableException.class, () -> writer.open());
-      }
+    int port;
+    try (ServerSocket somebody = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
+      port = somebody.getLocalPort();
+    }
+    try (BatchWriter writer =
+        writer("jdbc:postgresql://127.0.0.1:" + port + "/x").giveUpAfter(Duration.ZERO).build()) {
+      assertThrows(RetryableException.class, () -> writer.open());
     }
   }
 
