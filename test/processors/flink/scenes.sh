@@ -101,7 +101,7 @@ refused()
 {
 	sed "s/'sink-name'/'sink.delivery' = 'twice', &/" ../../clients/java/flink/tour.sql >"$work/refused.sql"
 	! submit_sql "$work/refused.sql" &&
-		grep -q "Option 'sink.delivery' must be 'two-phase' or 'one-phase', and is 'twice'" "$flink/jobmanager.log"
+		wait_for 10 grep -q "Option 'sink.delivery' must be 'two-phase' or 'one-phase', and is 'twice'" "$flink/jobmanager.log" >>"$log"
 }
 
 counted() { is_true "SELECT coalesce(sum(events), 0) >= $1 FROM fact_revenue_1m"; }
@@ -115,13 +115,18 @@ topic_by_sql()
 	wait_for 30 is_over >>"$log"
 }
 
-scene_sql()
+scene_tour()
 {
 	: >"$log"
+	job=
 	sink_new && tour && status=0 || status=1
 	result "SQL: the README's example, twice" $status "$log"
 	refused && status=0 || status=1
 	result "SQL: a bad option is named" $status "$log"
+}
+
+scene_sql()
+{
 	piece "SQL: the topic, two-phase, a TaskManager killed" topic_by_sql two-phase
 	piece "SQL: the topic, one-phase, a TaskManager killed" topic_by_sql one-phase
 }
@@ -163,7 +168,6 @@ zombie()
 zombie_of_another_jobmanager()
 {
 	halt_late_one || return
-	enumerator_restored=no
 	jobmanager_stop "$flink" KILL
 	jobmanager_start "$flink" "$build"
 	reach 10 &&

@@ -104,6 +104,11 @@ stage_up()
 		finish
 	fi
 	sink_jar "$FLINK" >"$work/mvn.log" 2>&1 && status=0 || status=1
+	if [ $status = 1 ] && grep -qE 'Could not (resolve|transfer)|could not be resolved|Cannot access' "$work/mvn.log"; then
+		not_run "Flink" "Maven can't get what clients/java is built with"
+		grep -m 3 ERROR "$work/mvn.log" | cut -c 1-300 | sed 's/^/    /'
+		finish
+	fi
 	result "the sink for Flink $FLINK is built" $status "$work/mvn.log"
 	[ $status = 0 ] || finish
 	[ "$FLINK" != 2 ] || more=(flink/flink2/*.java)
