@@ -5,11 +5,24 @@ plain() { submit 2 "" --sink two_phase --keyed "$1" && job_ends; }
 # The job's last complete checkpoint on disk.
 last_checkpoint() { ls "$flink/checkpoints/$job"/chk-*/_metadata 2>/dev/null | sort -V | tail -1; }
 
+# What the sink measures, as Flink shows it.
+shows_metrics()
+{
+	local vertex name
+	for vertex in $(rest "$flink" "/jobs/$job" | jq -r '.vertices[].id'); do
+		rest "$flink" "/jobs/$job/vertices/$vertex/metrics" | jq -r '.[].id'
+	done >"$work/metrics"
+	for name in applied duplicate deferred conflict late rejected applyMillis_p99 preCommitMillis_p99 commitMillis_p99; do
+		grep -q "\.$name\$" "$work/metrics" || return
+	done
+}
+
 # Cancelled in the middle, and submitted again, as a new job from the last
 # checkpoint on disk.
 resubmitted()
 {
-	submit 2 "" --sink two_phase --rate "$RATE" && reach 40 && in_the_middle "when it was to be cancelled" || return
+	submit 2 "" --sink two_phase --rate "$RATE" && reach 15 && wait_for 10 shows_metrics >>"$log" && reach 40 &&
+		in_the_middle "when it was to be cancelled" || return
 	rest "$flink" "/jobs/$job" -X PATCH >>"$log"
 	wait_for 30 is_over >>"$log" || return
 	submit 2 "file://$(last_checkpoint)" --sink two_phase --rate "$RATE" && job_ends
