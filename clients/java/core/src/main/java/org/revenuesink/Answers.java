@@ -45,7 +45,10 @@ public final class Answers {
   public String toString() {
     StringBuilder text = new StringBuilder();
     for (Answer answer : ALL) {
-      text.append(text.length() == 0 ? "" : ", ").append(answer.word()).append(' ').append(count(answer));
+      text.append(text.length() == 0 ? "" : ", ")
+          .append(answer.word())
+          .append(' ')
+          .append(count(answer));
     }
     return text.toString();
   }

@@ -9,7 +9,10 @@ import java.sql.Types;
 import org.postgresql.util.PGBinaryObject;
 import org.postgresql.util.PGobject;
 
-/** Events as PostgreSQL's binary arrays, one for each column: written as they come, sent as they are. */
+/**
+ * Events as PostgreSQL's binary arrays, one for each column: written as they come, sent as they
+ * are.
+ */
 final class ArrayBatch extends EventBatch {
   /** The arrays' types, which the driver must be told to send in binary. */
   static final int[] BINARY = {1009, 1185, 1231};
@@ -121,7 +124,9 @@ final class ArrayBatch extends EventBatch {
     private ByteBuffer room(int size) {
       if (bytes.remaining() < 4 + size) {
         bytes.flip();
-        bytes = ByteBuffer.allocate(Math.addExact(Math.multiplyExact(2, bytes.capacity()), size)).put(bytes);
+        bytes =
+            ByteBuffer.allocate(Math.addExact(Math.multiplyExact(2, bytes.capacity()), size))
+                .put(bytes);
       }
       return bytes;
     }
@@ -148,8 +153,8 @@ final class ArrayBatch extends EventBatch {
     }
 
     /**
-     * How many digits of base 10,000, weight of the first, sign, decimals; and the digits, aligned at
-     * the point.
+     * How many digits of base 10,000, weight of the first, sign, decimals; and the digits, aligned
+     * at the point.
      */
     void addNumeric(BigDecimal value) {
       if (value == null) {
@@ -163,7 +168,9 @@ final class ArrayBatch extends EventBatch {
       long rest;
 
       if (value.scale() >= 0 && value.precision() <= 15) {
-        rest = Math.abs(value.scaleByPowerOfTen(decimals).longValue()) * POWER[4 * fraction - decimals];
+        rest =
+            Math.abs(value.scaleByPowerOfTen(decimals).longValue())
+                * POWER[4 * fraction - decimals];
       } else {
         BigInteger much = value.setScale(4 * fraction).unscaledValue().abs();
 

@@ -48,8 +48,8 @@ public final class BatchWriter implements AutoCloseable {
   }
 
   /**
-   * Opens an epoch that the server chooses. The writer's former incarnation is fenced off: only then
-   * do {@link #offsets} stay what they are.
+   * Opens an epoch that the server chooses. The writer's former incarnation is fenced off: only
+   * then do {@link #offsets} stay what they are.
    *
    * @return the epoch
    * @throws RevenueSinkException if that can't be done
@@ -86,7 +86,8 @@ public final class BatchWriter implements AutoCloseable {
    * @throws RevenueSinkException if that can't be read
    * @throws InterruptedException if the thread is interrupted between two tries
    */
-  public Map<Integer, Long> offsets(String source) throws RevenueSinkException, InterruptedException {
+  public Map<Integer, Long> offsets(String source)
+      throws RevenueSinkException, InterruptedException {
     return repeat(c -> c.offsets(source));
   }
 
@@ -99,7 +100,8 @@ public final class BatchWriter implements AutoCloseable {
    * @throws RevenueSinkException if the batch can't be written; it isn't, and may be written again
    * @throws InterruptedException if the thread is interrupted between two tries
    */
-  public Optional<Answers> write(EventBatch events) throws RevenueSinkException, InterruptedException {
+  public Optional<Answers> write(EventBatch events)
+      throws RevenueSinkException, InterruptedException {
     return write(events, null, Map.of());
   }
 

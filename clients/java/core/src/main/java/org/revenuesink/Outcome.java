@@ -12,7 +12,9 @@ public enum Outcome {
   IN_DOUBT,
   /** The transaction of the batch is still open. */
   OPEN,
-  /** No success: the gid is none of this database, or a failover has lost it, or it is forgotten. */
+  /**
+   * No success: the gid is none of this database, or a failover has lost it, or it is forgotten.
+   */
   UNKNOWN;
 
   static Outcome of(String words) {

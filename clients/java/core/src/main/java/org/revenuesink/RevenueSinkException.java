@@ -13,7 +13,8 @@ import org.postgresql.util.ServerErrorMessage;
 public class RevenueSinkException extends SQLException {
   private static final long serialVersionUID = 1;
   private static final Pattern BAD_EVENT =
-      Pattern.compile("bad (?:event|total) at position (\\d+) for sink \".*\": (\\w+) .*", Pattern.DOTALL);
+      Pattern.compile(
+          "bad (?:event|total) at position (\\d+) for sink \".*\": (\\w+) .*", Pattern.DOTALL);
 
   RevenueSinkException(String message, String sqlState, Throwable cause) {
     super(message, sqlState, cause);
@@ -36,7 +37,8 @@ public class RevenueSinkException extends SQLException {
     if (state.equals("RS001")) {
       return new FencedException(e.getMessage(), state, e);
     }
-    if (isRetryable(state) || (state.equals("55000") && message != null && message.contains("is busy"))) {
+    if (isRetryable(state)
+        || (state.equals("55000") && message != null && message.contains("is busy"))) {
       return new RetryableException(e.getMessage(), state, e);
     }
     if (state.startsWith("22") && message != null) {

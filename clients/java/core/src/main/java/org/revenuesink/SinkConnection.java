@@ -96,9 +96,9 @@ public final class SinkConnection implements AutoCloseable {
    *
    * @param job the application
    * @param writer the part of the job that writes by itself
-   * @param restored the checkpoint that the job is restored from: what is prepared up to it commits,
-   *     and what is prepared after it is rolled back; null: all is rolled back. Only the sink's owner
-   *     may give one
+   * @param restored the checkpoint that the job is restored from: what is prepared up to it
+   *     commits, and what is prepared after it is rolled back; null: all is rolled back. Only the
+   *     sink's owner may give one
    * @param epoch a number that grows with each incarnation, or null: the server chooses one
    * @return the epoch
    * @throws FencedException if a higher epoch is open
@@ -106,7 +106,8 @@ public final class SinkConnection implements AutoCloseable {
    */
   public long openWriter(String job, String writer, Long restored, Long epoch)
       throws RevenueSinkException {
-    return (Long) call("CALL revenue_sink.open_writer(?, ?, ?, ?, ?)", sink, job, writer, restored, epoch);
+    return (Long)
+        call("CALL revenue_sink.open_writer(?, ?, ?, ?, ?)", sink, job, writer, restored, epoch);
   }
 
   /**
@@ -135,7 +136,10 @@ public final class SinkConnection implements AutoCloseable {
     requireNoBatch();
     Map<String, Long> epochs = new HashMap<>();
     try (ResultSet row =
-        query("SELECT writer, epoch FROM revenue_sink.writer WHERE sink = ? AND job = ?", sink, job)) {
+        query(
+            "SELECT writer, epoch FROM revenue_sink.writer WHERE sink = ? AND job = ?",
+            sink,
+            job)) {
       while (row.next()) {
         epochs.put(row.getString(1), row.getLong(2));
       }
@@ -165,7 +169,8 @@ public final class SinkConnection implements AutoCloseable {
       connection.setAutoCommit(false);
       open = true;
       try (ResultSet row =
-          query("SELECT revenue_sink.begin_batch(?, ?, ?, ?, ?)", sink, job, writer, epoch, number)) {
+          query(
+              "SELECT revenue_sink.begin_batch(?, ?, ?, ?, ?)", sink, job, writer, epoch, number)) {
         row.next();
         return row.getBoolean(1);
       }
@@ -365,7 +370,8 @@ public final class SinkConnection implements AutoCloseable {
   }
 
   /**
-   * Phase two of a whole job: commits what it has prepared up to a checkpoint. For the sink's owner.
+   * Phase two of a whole job: commits what it has prepared up to a checkpoint. For the sink's
+   * owner.
    *
    * @param job the application
    * @param checkpoint the checkpoint that is complete
@@ -416,7 +422,8 @@ public final class SinkConnection implements AutoCloseable {
   }
 
   /**
-   * The connection beneath, for statements of the caller's own. They belong to the open transaction.
+   * The connection beneath, for statements of the caller's own. They belong to the open
+   * transaction.
    *
    * @return pgjdbc's connection
    */
@@ -456,7 +463,8 @@ public final class SinkConnection implements AutoCloseable {
 
   private void requireNoBatch() {
     if (open) {
-      throw new IllegalStateException("a batch is open: commit it, prepare it or roll it back first");
+      throw new IllegalStateException(
+          "a batch is open: commit it, prepare it or roll it back first");
     }
   }
 

@@ -30,12 +30,16 @@ class BatchWriterTest {
 
   private static EventBatch event(String id, int amount) {
     EventBatch batch = EventBatch.arrays();
-    batch.add("order", id, Instant.parse("2024-03-01T12:00:00Z"), BigDecimal.valueOf(amount), "web");
+    batch.add(
+        "order", id, Instant.parse("2024-03-01T12:00:00Z"), BigDecimal.valueOf(amount), "web");
     return batch;
   }
 
   private static BatchWriter.Builder writer(String url) {
-    return BatchWriter.builder(url, SINK).job("billing").writer("w").giveUpAfter(Duration.ofSeconds(20));
+    return BatchWriter.builder(url, SINK)
+        .job("billing")
+        .writer("w")
+        .giveUpAfter(Duration.ofSeconds(20));
   }
 
   @Test
@@ -44,7 +48,8 @@ class BatchWriterTest {
       assertThrows(IllegalStateException.class, () -> writer.write(event("e", 1)));
       writer.open();
       assertEquals(Map.of(), writer.offsets("payments"));
-      assertEquals(1, writer.write(event("e", 1), "payments", Map.of(0, 1L)).get().count(Answer.APPLIED));
+      assertEquals(
+          1, writer.write(event("e", 1), "payments", Map.of(0, 1L)).get().count(Answer.APPLIED));
       assertEquals(1, writer.write(event("e", 1)).get().count(Answer.DUPLICATE));
       assertEquals(Map.of(0, 1L), writer.offsets("payments"));
     }
@@ -66,7 +71,10 @@ class BatchWriterTest {
     Server.assertFact("2|1", SINK);
   }
 
-  /** A proxy cuts the connection off when the COMMIT's answer comes: the batch is there all the same. */
+  /**
+   * A proxy cuts the connection off when the COMMIT's answer comes: the batch is there all the
+   * same.
+   */
   @Test
   void aLostAnswerCountsOnce() throws Exception {
     try (Proxy proxy = new Proxy()) {

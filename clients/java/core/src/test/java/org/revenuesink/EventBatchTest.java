@@ -18,7 +18,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Events of all sorts go through the binary arrays and come back as they were, to the last decimal. */
+/**
+ * Events of all sorts go through the binary arrays and come back as they were, to the last decimal.
+ */
 class EventBatchTest {
   private static final String[] TEXTS = {
     "order-1", "", "\u00e4\u20ac\ud83d\ude00", "x".repeat(2_000), "\\\"{},NULL"
@@ -62,7 +64,8 @@ class EventBatchTest {
           text(random)
         };
         events.add(event);
-        batch.add(event[0], event[1], time, amount == null ? null : new BigDecimal(amount), event[4]);
+        batch.add(
+            event[0], event[1], time, amount == null ? null : new BigDecimal(amount), event[4]);
       }
     }
     assertEquals(count, batch.size());
@@ -99,7 +102,11 @@ class EventBatchTest {
         ArithmeticException.class, () -> batch.add("o", "e", Instant.MAX, BigDecimal.ONE, null));
     try (SinkConnection connection = Server.connect("none");
         PreparedStatement back =
-            connection.connection().prepareStatement("SELECT ?::text[], ?::text[], (?::timestamptz[])[1]::timestamptz(6)::text, ?::numeric[], ?::text[]")) {
+            connection
+                .connection()
+                .prepareStatement(
+                    "SELECT ?::text[], ?::text[], (?::timestamptz[])[1]::timestamptz(6)::text,"
+                        + " ?::numeric[], ?::text[]")) {
       batch.bind(back, 1);
       try (ResultSet row = back.executeQuery()) {
         row.next();

@@ -11,9 +11,9 @@ import java.sql.Statement;
 import java.util.Properties;
 
 /**
- * The server that the tests run against: REVENUE_SINK_URL names it. Its role must be a superuser, and
- * it needs max_prepared_transactions. Without the variable these tests are skipped, and say so; with
- * REVENUE_SINK_REQUIRED they fail.
+ * The server that the tests run against: REVENUE_SINK_URL names it. Its role must be a superuser,
+ * and it needs max_prepared_transactions. Without the variable these tests are skipped, and say so;
+ * with REVENUE_SINK_REQUIRED they fail.
  */
 final class Server {
   private Server() {}
@@ -33,7 +33,8 @@ final class Server {
     run("SELECT revenue_sink.drop_sink(sink) FROM revenue_sink.sink WHERE sink = '" + name + "'");
     run(
         String.format(
-            "SELECT revenue_sink.create_sink('%s', 'fact_%s', 'ingest_%s'%s)", name, name, name, more));
+            "SELECT revenue_sink.create_sink('%s', 'fact_%s', 'ingest_%s'%s)",
+            name, name, name, more));
   }
 
   static SinkConnection connect(String sink) throws SQLException {

@@ -57,8 +57,7 @@ class SinkConnectionTest {
   @Test
   void applyEachAnswersInOrder() throws SQLException {
     connection.apply(events("a", 1));
-    assertEquals(
-        List.of(Answer.CONFLICT, Answer.APPLIED), connection.applyEach(events("a", 7, 2)));
+    assertEquals(List.of(Answer.CONFLICT, Answer.APPLIED), connection.applyEach(events("a", 7, 2)));
     Server.assertFact("3|2", SINK);
   }
 
@@ -196,7 +195,9 @@ class SinkConnectionTest {
 
   @Test
   void aLostConnectionIsRetryable() throws SQLException {
-    Server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'");
+    Server.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND"
+            + " datname = current_database() AND backend_type = 'client backend'");
     RetryableException e =
         assertThrows(RetryableException.class, () -> connection.apply(events("a", 1)));
     assertTrue(e.isConnectionLost());

@@ -3,7 +3,9 @@ package org.revenuesink.flink;
 import org.apache.flink.api.connector.sink2.Sink;
 import org.apache.flink.api.connector.sink2.SinkWriter;
 
-/** What differs between the lines of Flink: 1.20 still has an abstract method that it never calls. */
+/**
+ * What differs between the lines of Flink: 1.20 still has an abstract method that it never calls.
+ */
 interface VersionedSink<T> extends Sink<T> {
   @Deprecated
   @Override

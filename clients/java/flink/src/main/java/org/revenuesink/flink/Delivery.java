@@ -4,7 +4,8 @@ package org.revenuesink.flink;
 public enum Delivery {
   /**
    * Events are committed when the checkpoint is complete that they belong to, so readers see whole
-   * checkpoints. The role must own the sink, and the server needs {@code max_prepared_transactions}.
+   * checkpoints. The role must own the sink, and the server needs {@code
+   * max_prepared_transactions}.
    */
   TWO_PHASE,
   /**

@@ -62,7 +62,8 @@ final class Durations implements Histogram {
     @Override
     public double getStdDev() {
       double mean = getMean();
-      return Math.sqrt(Arrays.stream(sorted).mapToDouble(v -> (v - mean) * (v - mean)).average().orElse(0));
+      return Math.sqrt(
+          Arrays.stream(sorted).mapToDouble(v -> (v - mean) * (v - mean)).average().orElse(0));
     }
 
     @Override

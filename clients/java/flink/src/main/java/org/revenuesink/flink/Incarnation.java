@@ -91,9 +91,7 @@ public final class Incarnation {
       throw new IllegalStateException(
           "the job has been restarted " + count + " times: submit it again from a savepoint");
     }
-    return (submission - ORIGIN) << (COUNT_BITS + GRAPH_BITS)
-        | count << GRAPH_BITS
-        | bits(graph);
+    return (submission - ORIGIN) << (COUNT_BITS + GRAPH_BITS) | count << GRAPH_BITS | bits(graph);
   }
 
   private static long bits(String graph) {

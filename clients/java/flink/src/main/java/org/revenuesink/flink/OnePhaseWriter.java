@@ -11,8 +11,8 @@ import org.revenuesink.RevenueSinkException;
 import org.revenuesink.SinkConnection;
 
 /**
- * Each call of events is a batch that commits by itself. A batch whose answer was lost is sent again
- * under its number; what a restored job sends again are duplicates.
+ * Each call of events is a batch that commits by itself. A batch whose answer was lost is sent
+ * again under its number; what a restored job sends again are duplicates.
  */
 final class OnePhaseWriter<T> extends BufferedWriter<T> {
   private final BatchWriter batches;

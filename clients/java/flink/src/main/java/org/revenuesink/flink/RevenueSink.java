@@ -23,7 +23,8 @@ import org.apache.flink.core.io.SimpleVersionedSerializer;
  *
  * @param <T> the type of the stream's elements
  */
-public abstract class RevenueSink<T> implements VersionedSink<T>, SupportsWriterState<T, Incarnation> {
+public abstract class RevenueSink<T>
+    implements VersionedSink<T>, SupportsWriterState<T, Incarnation> {
   private static final long serialVersionUID = 1;
 
   /** What the builder has gathered. */
@@ -48,7 +49,8 @@ public abstract class RevenueSink<T> implements VersionedSink<T>, SupportsWriter
   }
 
   @Override
-  public StatefulSinkWriter<T, Incarnation> createWriter(WriterInitContext context) throws IOException {
+  public StatefulSinkWriter<T, Incarnation> createWriter(WriterInitContext context)
+      throws IOException {
     return restoreWriter(context, List.of());
   }
 

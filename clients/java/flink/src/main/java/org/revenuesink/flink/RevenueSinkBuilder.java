@@ -138,9 +138,9 @@ public final class RevenueSinkBuilder<T> {
 
   /**
    * For how long a subtask waits that can't tell whether it or the one that has the writer is the
-   * later one, which happens after a JobManager was replaced only. The wait must be longer than what
-   * a TaskManager that was halted takes to notice that it has lost its JobManager; 10 seconds if
-   * this isn't called.
+   * later one, which happens after a JobManager was replaced only. The wait must be longer than
+   * what a TaskManager that was halted takes to notice that it has lost its JobManager; 10 seconds
+   * if this isn't called.
    *
    * @param duration the wait
    * @return this
@@ -162,7 +162,8 @@ public final class RevenueSinkBuilder<T> {
     require(job, "the job's name (setJobName)");
     require(encoder, "the encoder (setEncoder)");
     if (!url.startsWith("jdbc:postgresql:")) {
-      throw new IllegalStateException("the JDBC address must begin with jdbc:postgresql:, and is " + url);
+      throw new IllegalStateException(
+          "the JDBC address must begin with jdbc:postgresql:, and is " + url);
     }
     SinkOptions options = new SinkOptions(this);
     return delivery == Delivery.TWO_PHASE
@@ -172,7 +173,8 @@ public final class RevenueSinkBuilder<T> {
 
   private static Duration notNegative(Duration duration, String what) {
     if (duration.isNegative()) {
-      throw new IllegalArgumentException("the " + what + " must not be negative, and is " + duration);
+      throw new IllegalArgumentException(
+          "the " + what + " must not be negative, and is " + duration);
     }
     return duration;
   }

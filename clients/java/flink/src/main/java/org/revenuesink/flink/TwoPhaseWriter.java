@@ -50,7 +50,9 @@ final class TwoPhaseWriter<T> extends BufferedWriter<T> implements CommittingSin
       if (e instanceof InterruptedException) {
         Thread.currentThread().interrupt();
       }
-      throw e instanceof IOException ? (IOException) e : new IOException("starting " + options.describe(name), e);
+      throw e instanceof IOException
+          ? (IOException) e
+          : new IOException("starting " + options.describe(name), e);
     }
   }
 
@@ -72,7 +74,8 @@ final class TwoPhaseWriter<T> extends BufferedWriter<T> implements CommittingSin
   void send(EventBatch events) throws RevenueSinkException {
     if (!connection.isBatchOpen()
         && !connection.beginBatch(options.job, name, incarnation.epoch(), lastCheckpoint + 1)) {
-      throw new IllegalStateException("batch " + (lastCheckpoint + 1) + " of a new epoch is there already");
+      throw new IllegalStateException(
+          "batch " + (lastCheckpoint + 1) + " of a new epoch is there already");
     }
     long started = System.nanoTime();
     metrics.applied(connection.apply(events), started);

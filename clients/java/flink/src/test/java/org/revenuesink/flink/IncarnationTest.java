@@ -12,7 +12,8 @@ import org.junit.jupiter.api.Test;
 class IncarnationTest {
   private static final long MONDAY = 1_790_000_000;
 
-  private static Incarnation attempt(String job, int attempt, String graph, Incarnation... restored) {
+  private static Incarnation attempt(
+      String job, int attempt, String graph, Incarnation... restored) {
     return Incarnation.of(MONDAY, job, attempt, graph, List.of(restored));
   }
 
@@ -58,7 +59,8 @@ class IncarnationTest {
   @Test
   void aNewSubmissionIsLaterWhateverItRestores() throws IOException {
     Incarnation old = attempt("j", 100, "g", stored(attempt("j", 99, "g")));
-    Incarnation next = Incarnation.of(MONDAY + 1, "k", 0, "h", List.of(stored(attempt("j", 2, "g"))));
+    Incarnation next =
+        Incarnation.of(MONDAY + 1, "k", 0, "h", List.of(stored(attempt("j", 2, "g"))));
     assertTrue(old.epoch() < next.epoch());
     assertFalse(next.isUndecided(old.epoch()));
   }

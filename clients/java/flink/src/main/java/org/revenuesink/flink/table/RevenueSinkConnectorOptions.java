@@ -23,7 +23,10 @@ public final class RevenueSinkConnectorOptions {
 
   /** The role's password. */
   public static final ConfigOption<String> PASSWORD =
-      ConfigOptions.key("password").stringType().noDefaultValue().withDescription("The role's password.");
+      ConfigOptions.key("password")
+          .stringType()
+          .noDefaultValue()
+          .withDescription("The role's password.");
 
   /** The sink in the database. */
   public static final ConfigOption<String> SINK_NAME =
@@ -73,8 +76,8 @@ public final class RevenueSinkConnectorOptions {
           .durationType()
           .defaultValue(Duration.ofSeconds(10))
           .withDescription(
-              "For how long a subtask waits that can't tell whether it or the writer's holder is the"
-                  + " later one.");
+              "For how long a subtask waits that can't tell whether it or the writer's holder is"
+                  + " the later one.");
 
   /** Properties of pgjdbc begin with this. */
   public static final String PROPERTIES = "properties.";

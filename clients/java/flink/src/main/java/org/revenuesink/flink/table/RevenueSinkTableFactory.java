@@ -55,7 +55,11 @@ public final class RevenueSinkTableFactory implements DynamicTableSinkFactory {
     RevenueSinkBuilder<RowData> builder = RevenueSink.<RowData>builder();
 
     String url = options.get(RevenueSinkConnectorOptions.URL);
-    check(url.startsWith("jdbc:postgresql:"), RevenueSinkConnectorOptions.URL, url, "an address that begins with jdbc:postgresql:");
+    check(
+        url.startsWith("jdbc:postgresql:"),
+        RevenueSinkConnectorOptions.URL,
+        url,
+        "an address that begins with jdbc:postgresql:");
     builder.setUrl(url);
     builder.setSinkName(name(options, RevenueSinkConnectorOptions.SINK_NAME));
     builder.setJobName(name(options, RevenueSinkConnectorOptions.JOB_NAME));

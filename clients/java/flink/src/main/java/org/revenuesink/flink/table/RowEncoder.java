@@ -41,7 +41,8 @@ final class RowEncoder implements EventEncoder<RowData> {
     this.groupKey = at[4];
     this.timePrecision = ((LocalZonedTimestampType) time).getPrecision();
     this.amountRoot = revenue.getTypeRoot();
-    this.amountPrecision = revenue instanceof DecimalType ? ((DecimalType) revenue).getPrecision() : 0;
+    this.amountPrecision =
+        revenue instanceof DecimalType ? ((DecimalType) revenue).getPrecision() : 0;
     this.amountScale = revenue instanceof DecimalType ? ((DecimalType) revenue).getScale() : 0;
   }
 
@@ -56,7 +57,11 @@ final class RowEncoder implements EventEncoder<RowData> {
       int which = COLUMNS.indexOf(column.getName());
       if (which < 0) {
         throw new ValidationException(
-            "Column '" + column.getName() + "' is none of an order event, whose columns are " + COLUMNS + ".");
+            "Column '"
+                + column.getName()
+                + "' is none of an order event, whose columns are "
+                + COLUMNS
+                + ".");
       }
       at[which] = i++;
       types[which] = column.getDataType().getLogicalType();
@@ -68,8 +73,7 @@ final class RowEncoder implements EventEncoder<RowData> {
     }
     for (int which : new int[] {0, 1, 4}) {
       if (types[which] != null) {
-        require(
-            types[which].is(LogicalTypeFamily.CHARACTER_STRING), which, types[which], "STRING");
+        require(types[which].is(LogicalTypeFamily.CHARACTER_STRING), which, types[which], "STRING");
       }
     }
     require(
@@ -89,13 +93,20 @@ final class RowEncoder implements EventEncoder<RowData> {
   private static void require(boolean ok, int which, LogicalType type, String wanted) {
     if (!ok) {
       throw new ValidationException(
-          "Column '" + COLUMNS.get(which) + "' is " + type.asSummaryString() + ", and must be " + wanted + ".");
+          "Column '"
+              + COLUMNS.get(which)
+              + "' is "
+              + type.asSummaryString()
+              + ", and must be "
+              + wanted
+              + ".");
     }
   }
 
   @Override
   public void encode(RowData row, EventBatch batch) {
-    batch.addUtf8(text(row, orderId), text(row, eventId), time(row), revenue(row), text(row, groupKey));
+    batch.addUtf8(
+        text(row, orderId), text(row, eventId), time(row), revenue(row), text(row, groupKey));
   }
 
   private static byte[] text(RowData row, int at) {

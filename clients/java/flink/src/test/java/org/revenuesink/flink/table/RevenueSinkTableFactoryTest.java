@@ -76,7 +76,8 @@ class RevenueSinkTableFactoryTest {
     return all.toString();
   }
 
-  private static void assertRefused(String because, Map<String, String> options, Column... columns) {
+  private static void assertRefused(
+      String because, Map<String, String> options, Column... columns) {
     String messages =
         messages(assertThrows(ValidationException.class, () -> sink(options, columns)));
     assertTrue(messages.contains(because), messages);
@@ -107,11 +108,13 @@ class RevenueSinkTableFactoryTest {
   @CsvSource(
       delimiter = '|',
       value = {
-        "sink.delivery|twice|Option 'sink.delivery' must be 'two-phase' or 'one-phase', and is 'twice'.",
+        "sink.delivery|twice|Option 'sink.delivery' must be 'two-phase' or 'one-phase', and is"
+            + " 'twice'.",
         "sink.batch-size|0|Option 'sink.batch-size' must be a positive number, and is '0'.",
         "sink.batch-size|many|sink.batch-size",
         "sink.give-up-after|soon|sink.give-up-after",
-        "url|host/database|Option 'url' must be an address that begins with jdbc:postgresql:, and is 'host/database'.",
+        "url|host/database|Option 'url' must be an address that begins with jdbc:postgresql:, and"
+            + " is 'host/database'.",
         "sink-name|''|Option 'sink-name' must be a name",
         "sink.deliver|two-phase|sink.deliver",
       })
@@ -140,7 +143,8 @@ class RevenueSinkTableFactoryTest {
     more[4] = Column.physical("group_key", DataTypes.INT());
     assertRefused("Column 'group_key' is INT, and must be STRING", options(), more);
     columns[2] = Column.physical("event_time", DataTypes.TIMESTAMP(3));
-    assertRefused("Column 'event_time' is TIMESTAMP(3), and must be TIMESTAMP_LTZ", options(), columns);
+    assertRefused(
+        "Column 'event_time' is TIMESTAMP(3), and must be TIMESTAMP_LTZ", options(), columns);
     columns = columns();
     columns[0] = Column.physical("amount", DataTypes.DOUBLE());
     assertRefused("Column 'amount' is DOUBLE, and must be DECIMAL", options(), columns);
