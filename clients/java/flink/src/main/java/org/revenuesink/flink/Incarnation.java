@@ -133,11 +133,15 @@ public final class Incarnation {
     }
   }
 
-  /** Whether the writer's epoch is of another graph, and newer than the restored checkpoint. */
+  /**
+   * Whether the writer's epoch is of another graph, and newer than the restored checkpoint. Two
+   * graphs may have the same bits: no attempt that is to come has the epoch of one that was.
+   */
   boolean isUndecided(long held) {
-    return submissionOf(held) == submission
-        && bitsOf(held) != bits(graph)
-        && countOf(held) > restoredCount;
+    return held == epoch()
+        || submissionOf(held) == submission
+            && bitsOf(held) != bits(graph)
+            && countOf(held) > restoredCount;
   }
 
   /** A writer for which the job has no subtask any more is retired with this epoch. */
@@ -151,11 +155,11 @@ public final class Incarnation {
     if (submissionOf(held) > submission) {
       throw new IOException(
           options.describe(writer)
-              + ": a later submission has taken over (this one is of "
+              + ": a later submission, of "
+              + Instant.ofEpochSecond(submissionOf(held))
+              + ", has taken over; this one is of "
               + Instant.ofEpochSecond(submission)
-              + ", the epoch in the database is "
-              + held
-              + "). Stop this job; or, if the other one was no Flink job, choose another job name");
+              + ". Stop this job; or, if the other one was no Flink job, choose another job name");
     }
   }
 

@@ -57,6 +57,11 @@ class IncarnationTest {
   }
 
   @Test
+  void anEpochThatIsHeldIsNoOnesElse() {
+    assertTrue(attempt("j", 1, "g").isUndecided(attempt("j", 1, "g").epoch()));
+  }
+
+  @Test
   void aNewSubmissionIsLaterWhateverItRestores() throws IOException {
     Incarnation old = attempt("j", 100, "g", stored(attempt("j", 99, "g")));
     Incarnation next =
