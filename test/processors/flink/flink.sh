@@ -198,7 +198,7 @@ job_submit()
 	jq -n --arg savepoint "$savepoint" --arg entry "revenuesink.test.${ENTRY:-RevenueJob}" --argjson parallelism "$parallelism" '{entryClass: $entry,
 		parallelism: $parallelism, programArgsList: $ARGS.positional}
 		+ if $savepoint == "" then {} else {savepointPath: $savepoint} end' --args -- "$@" |
-		rest "$dir" "/jars/$jar/run" -H 'Content-Type: application/json' --data-binary @- | jq -er .jobid
+		rest "$dir" "/jars/$jar/run" -H 'Content-Type: application/json' --data-binary @- | jq -r .jobid | grep . # jq may succeed with no answer at all
 }
 
 job_state() { rest "$1" "/jobs/$2" | jq -r .state; }
