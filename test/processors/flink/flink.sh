@@ -20,7 +20,8 @@
 # CLASSES is a jar of what isn't among the jars, and ENTRY the class of it that is
 # submitted. FLINK_JAVA adds to the options of
 # JobManager and TaskManagers, FLINK_CONF to their settings, a line each.
-# FLINK_HEAP is a TaskManager's heap.
+# FLINK_HEAP is a TaskManager's heap, FLINK_PATIENCE after what time a process is
+# taken for dead.
 
 flink_jars()
 {
@@ -82,7 +83,7 @@ flink_new()
 		taskmanager.registration.timeout: 1 min
 		high-availability.type: zookeeper
 		high-availability.zookeeper.quorum: 127.0.0.1:$((port + 1))
-		high-availability.zookeeper.client.session-timeout: 2 s
+		high-availability.zookeeper.client.session-timeout: ${FLINK_PATIENCE:-2 s}
 		high-availability.zookeeper.client.connection-timeout: 2 s
 		high-availability.zookeeper.client.retry-wait: 200 ms
 		high-availability.zookeeper.client.max-retry-attempts: 20
@@ -97,7 +98,7 @@ flink_new()
 		restart-strategy.fixed-delay.attempts: 1000
 		restart-strategy.fixed-delay.delay: 100 ms
 		heartbeat.interval: 500 ms
-		heartbeat.timeout: 4 s
+		heartbeat.timeout: ${FLINK_PATIENCE:-4 s}
 		cluster.registration.initial-timeout: 100 ms
 		cluster.registration.max-timeout: 1 s
 		cluster.registration.refused-registration-delay: 500 ms
