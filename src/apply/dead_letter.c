@@ -102,7 +102,7 @@ rsink_letter_literal(const unsigned char *letter, int n)
 {
 	char	   *hex = palloc0(2 * n + 3);
 
-	strcpy(hex, "\\x");
+	memcpy(hex, "\\x", 2);
 	hex_encode((const char *) letter, n, hex + 2);
 	return psprintf("%s::bytea", quote_literal_cstr(hex));
 }
