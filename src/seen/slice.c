@@ -37,11 +37,12 @@
 #define PREFETCH_AHEAD	12
 
 /*
- * A group is for so many slices as sealing makes them, at least: fewer slices are asked in
- * less time by their filters. Another group is larger by this, and takes at most this part
- * of the memory that is left.
+ * The first group of a sink is for so many slices, and no group is for fewer than these, as
+ * sealing makes them: fewer slices are asked in less time by their filters. Another group is
+ * larger by this, and takes at most this part of the memory that is left.
  */
 #define FIRST_SLICES	8
+#define LEAST_SLICES	4
 #define GROUP_GROWTH	2
 #define GROUP_PART		(3.0 / 4)
 
@@ -182,7 +183,7 @@ group_fit(int64 most, double reserve)
 {
 	int64		fit = (int64) ((rsink_pool_free() - reserve) * rsink_pool_bytes() * GROUP_PART / RSINK_TAG_BYTES);
 
-	return fit < FIRST_SLICES * most ? 0 : fit;
+	return fit < LEAST_SLICES * most ? 0 : fit;
 }
 
 /*

@@ -303,6 +303,7 @@ seal(RsinkTended *t)
 	int			nsealed = 0;
 	Oid			seen = InvalidOid;
 
+	t->mergeable = false;
 	for (int step = 0; step < LOAD_STEPS && nsealed < SEAL_STEPS && (more || sealed > 0); step++)
 	{
 		RsinkSink  *sink = begin_sink_step("seal sink", t->name);
@@ -319,6 +320,7 @@ seal(RsinkTended *t)
 			rsink_sweep_runs(sink);
 			if (!more)
 				sealed = rsink_seal(sink);
+			t->mergeable = !more && sink->shared->slices.n >= RSINK_MERGE_SLICES;
 		}
 		all += sealed;
 		nsealed += sealed > 0;
@@ -331,18 +333,18 @@ seal(RsinkTended *t)
 }
 
 /*
- * Merge cold slices, if all slices are loaded for which there is memory, and forget those
- * that went into the new one. Returns the number of events moved.
+ * Merge cold slices, if all slices are loaded for which there is memory, and forget the
+ * slices that went into the new one. Returns the number of events moved.
  */
 static int64
 merge_slices(RsinkTended *t)
 {
 	int64		merged = 0;
-	RsinkSink  *sink = begin_sink_step("merge slices of sink", t->name);
+	RsinkSink  *sink;
 	Oid			sealed;
 	Oid			filter;
 
-	if (sink == NULL)
+	if (!t->mergeable || (sink = begin_sink_step("merge slices of sink", t->name)) == NULL)
 		return 0;
 	sealed = sink->sealed;
 	filter = sink->filter;

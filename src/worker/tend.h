@@ -20,6 +20,7 @@ typedef struct RsinkTended
 	int			skip;			/* rounds to skip */
 	bool		unusable;		/* did the last look at it raise an error? */
 	int			rounds;			/* in which it was tended */
+	bool		mergeable;		/* were there slices enough for a merge, when last sealed? */
 	bool		hurry;			/* is there more to seal or to merge right now? */
 	TransactionId merged;		/* transaction that merged last */
 	int			merge_wait;		/* rounds to wait before merging again */

@@ -225,7 +225,7 @@ is_whole($n, 'sealed after all');
 # first, and then waits for that table, too.)
 $node->append_conf('postgresql.conf', "revenue_sink.worker_interval = '1h'");
 $node->restart;
-wait_for('the worker has had its round', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND state = 'idle' AND wait_event = 'Extension' AND query LIKE 'merge slices%')");
+wait_for('the worker has had its round', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND state = 'idle' AND wait_event = 'Extension' AND query ~ '^(pack|merge slices)')");
 $holder = $node->background_psql('postgres');
 $locker = $node->background_psql('postgres');
 $writer = $node->background_psql('postgres');
@@ -275,7 +275,7 @@ foreach my $kb (1024, 1536, 2048)
 	$node->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '${kb}kB'");
 	$node->restart;
 	is(sql(feed(0, 1000)), '0|1000|0|0|0', "$kb kB, right after a restart: events are duplicates");
-	wait_for('the worker has nothing more to load', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND query LIKE 'merge slices%')");
+	wait_for('the worker has nothing more to load', "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND query ~ '^(pack|merge slices)')");
 	is(sql(feed(0, $n, 1, 1, 20)), "0|$some|0|0|0", "$kb kB: events of all slices are duplicates");
 	is(sql('SELECT used_bytes = hot_bytes + filter_bytes + fence_bytes AND used_bytes <= bytes FROM revenue_sink.stat_pool'), 't',
 		"$kb kB: the kinds of memory add up to what is used");
