@@ -96,8 +96,8 @@ wait_until('deferred events are settled', sub { sql('SELECT count(*) FROM revenu
 is_whole($n, 'after unfinished transactions');
 
 # A slice is made, but its transaction has not committed: the worker waits for a
-# standby that isn't there. If the worker is in the middle of a round, it may wait with
-# something else first; then it is let go on, and gets more to seal.
+# standby that isn't there. If it waits with something else, that is committed, and a
+# cancel lets the worker go on.
 sub resume_sealing
 {
 	my ($where) = @_;
@@ -112,22 +112,17 @@ sub halt_sealing
 	my ($where) = @_;
 	my $waiting = "FROM pg_stat_activity WHERE backend_type LIKE 'revenue_sink worker%' AND wait_event = 'SyncRep'";
 
-	foreach my $try (1 .. 20)
-	{
-		my $worker = (worker_pids($where // $node))[0];
-
-		kill('STOP', $worker);
-		sql("SET synchronous_commit = local;\n" . feed($n, $n + $hot), $where);
-		$n += $hot;
-		sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", $where);
-		sql('SELECT pg_reload_conf()', $where);
-		kill('CONT', $worker);
-		wait_for('the worker waits for a standby', "EXISTS (SELECT $waiting)", $where);
-		return if sql("SELECT query LIKE 'seal%' $waiting", $where) eq 't';
-		resume_sealing($where);
-		wait_for('the worker goes on', "NOT EXISTS (SELECT $waiting)", $where);
-	}
-	die 'the worker does not seal';
+	sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", $where);
+	sql('SELECT pg_reload_conf()', $where);
+	wait_until('the worker seals, and waits for a standby', sub {
+		# soon there is something to seal
+		sql("SET synchronous_commit = local;\n" . feed($n, $n + 8000), $where);
+		$n += 8000;
+		return 1 if sql("SELECT count(*) $waiting AND query LIKE 'seal%'", $where) eq '1';
+		sql("SELECT pg_cancel_backend(pid) $waiting AND query NOT LIKE 'seal%'", $where);
+		return 0;
+	});
+	return;
 }
 
 halt_sealing();
