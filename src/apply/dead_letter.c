@@ -102,7 +102,8 @@ rsink_letter_literal(const unsigned char *letter, int n)
 {
 	char	   *hex = palloc0(2 * n + 3);
 
-	memcpy(hex, "\\x", 2);
+	hex[0] = '\\';
+	hex[1] = 'x';
 	hex_encode((const char *) letter, n, hex + 2);
 	return psprintf("%s::bytea", quote_literal_cstr(hex));
 }
