@@ -416,7 +416,7 @@ add_up_unresolved(const RsinkSink *sink, Datum *oldest)
 	rsink_spi(SPI_OK_SELECT,
 			  "SELECT arrived_at FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
 			  "AND arrived_at >= (SELECT min(oldest) FROM revenue_sink.letter_count WHERE sink_id = %d) "
-			  "AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ") "
+			  "AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") " OFFSET 0) "
 			  "ORDER BY arrived_at LIMIT 1", sink->id, sink->id);
 	if (SPI_processed == 0)
 		return 0;

@@ -241,12 +241,16 @@ xact_callback(XactEvent event, void *arg)
 	changed = NULL;
 }
 
-/* A query, in SQL, for the dead letters of a sink that nobody has resolved: when they arrived. */
+/*
+ * A query, in SQL, for the dead letters of a sink that nobody has resolved: when they
+ * arrived. OFFSET 0 has resolutions looked up one by one: where the tables aren't analyzed,
+ * a join of them may compare each dead letter with each resolution.
+ */
 char *
 rsink_unresolved_letters(int32 sink_id)
 {
 	return psprintf("SELECT min(arrived_at) AS arrived_at FROM revenue_sink.dead_letter_event d WHERE sink_id = %d "
-					"AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") ") "
+					"AND NOT EXISTS (SELECT FROM revenue_sink.resolved_event r WHERE " RSINK_RESOLUTION_OF("r", "d") " OFFSET 0) "
 					"GROUP BY letter", sink_id);
 }
 
