@@ -9,6 +9,7 @@
 #define RSINK_EXTENT_H
 
 #include "storage/block.h"
+#include "storage/itemptr.h"
 #include "storage/off.h"
 #include "storage/spin.h"
 
@@ -40,6 +41,15 @@ typedef struct RsinkExtent
 extern bool rsink_extent_allocate(RsinkExtent *extent, uint32 nfences, uint32 nlines, double reserve);
 extern void rsink_extent_free(RsinkExtent *extent);
 extern Size rsink_extent_bytes(const RsinkExtent *extent);
+
+/* Note where a row of a slice, or a piece of its filter, is. */
+static inline void
+rsink_fence_set(RsinkFence *fence, uint64 first, const ItemPointerData *tid)
+{
+	fence->first = first;
+	fence->block = ItemPointerGetBlockNumberNoCheck(tid);
+	fence->offset = ItemPointerGetOffsetNumberNoCheck(tid);
+}
 
 /* The length of what comes before the fences, and before the lines. */
 static inline Size

@@ -125,15 +125,6 @@ rsink_slices_load(RsinkSink *sink)
 	pfree(described);
 }
 
-/* Note where a row of a slice, or a piece of its filter, is. */
-static void
-set_fence(RsinkFence *fence, uint64 first, const ItemPointerData *tid)
-{
-	fence->first = first;
-	fence->block = ItemPointerGetBlockNumberNoCheck(tid);
-	fence->offset = ItemPointerGetOffsetNumberNoCheck(tid);
-}
-
 /*
  * Read the rows of a slice: where they are, into its fences, and their fingerprints into
  * the slice's group, if it has one. Returns whether there are as many rows as fences.
@@ -158,7 +149,7 @@ read_rows(RsinkSlices *slices, Relation rel, RsinkSlice *slice)
 		CHECK_FOR_INTERRUPTS();
 		rsink_sealed_deform(RelationGetDescr(rel), tuple, &row);
 		if (n < slice->nrows)
-			set_fence(rsink_extent_fence(&slice->extent, n), row.first, &tuple->t_self);
+			rsink_fence_set(rsink_extent_fence(&slice->extent, n), row.first, &tuple->t_self);
 		for (int i = 0; i < row.page.n; i++)
 			rsink_page_key(&row.page, i, &keys[i].fp);
 		if (slice->group >= 0 && !rsink_group_enter(slices, slice, keys, row.page.n))
@@ -208,7 +199,7 @@ take_piece(void *arg, uint32 piece, const ItemPointerData *tid, const char *line
 	const RsinkSlice *slice = arg;
 
 	if (piece < slice->extent.nfences - slice->nrows)
-		set_fence(rsink_extent_fence(&slice->extent, slice->nrows + piece), (uint64) InvalidBuffer, tid);
+		rsink_fence_set(rsink_extent_fence(&slice->extent, slice->nrows + piece), (uint64) InvalidBuffer, tid);
 }
 
 /* Note where the pieces of a slice's filter are. */

@@ -77,14 +77,6 @@ row_length(const RsinkKey *keys, int n)
 	return length;
 }
 
-static void
-set_fence(RsinkFence *fence, uint64 first, const ItemPointerData *tid)
-{
-	fence->first = first;
-	fence->block = ItemPointerGetBlockNumber(tid);
-	fence->offset = ItemPointerGetOffsetNumber(tid);
-}
-
 /* Insert the next row, of the first keys that wait. */
 static void
 write_row(RsinkSliceWriter *writer)
@@ -94,7 +86,7 @@ write_row(RsinkSliceWriter *writer)
 
 	CHECK_FOR_INTERRUPTS();
 	rsink_table_insert(&writer->sealed, tuple);
-	set_fence(&writer->row_fences[writer->slice.nrows++], writer->keys[0].fp.hi, &tuple->t_self);
+	rsink_fence_set(&writer->row_fences[writer->slice.nrows++], writer->keys[0].fp.hi, &tuple->t_self);
 	heap_freetuple(tuple);
 	writer->nkeys -= n;
 	memmove(writer->keys, writer->keys + n, writer->nkeys * sizeof(RsinkKey));
@@ -119,7 +111,7 @@ write_piece(RsinkSliceWriter *writer)
 	values[Anum_filter_lines - 1] = PointerGetDatum(bytes);
 	tuple = heap_form_tuple(RelationGetDescr(writer->filter.rel), values, nulls);
 	rsink_table_insert(&writer->filter, tuple);
-	set_fence(&writer->piece_fences[piece], (uint64) InvalidBuffer, &tuple->t_self);
+	rsink_fence_set(&writer->piece_fences[piece], (uint64) InvalidBuffer, &tuple->t_self);
 	heap_freetuple(tuple);
 	pfree(bytes);
 	memset(writer->lines, 0, size);
@@ -145,7 +137,7 @@ rsink_slice_add(RsinkSliceWriter *writer, const RsinkKey *keys, int n)
 
 /*
  * Write what is left of the slice, and the row that describes it: the newest event time
- * of all its events, and of those that aren't imported, or DT_NOBEGIN.
+ * of all its events, and of its events that aren't imported, or DT_NOBEGIN.
  */
 void
 rsink_slice_end(RsinkSliceWriter *writer, TimestampTz newest, TimestampTz own_newest)
