@@ -1,5 +1,6 @@
 # Cold slices are merged into larger ones, and at every step of that an event that was
-# counted is known: while a slice is being made of others, in the moment after, through cancels and crashes, on a server that takes
+# counted is known: while a slice is being made of others, in the moment after, for a
+# writer that has asked the old slices, through cancels and crashes, on a server that takes
 # over, and until the larger slice expires.
 
 use strict;
@@ -183,6 +184,38 @@ kill_server($node);
 $locker->{run}->kill_kill if $locker->{run};
 $node->start;
 is_whole('after a crash in the midst of a merge');
+
+# A writer has asked which slices there are, and stands before it reads the first piece of a
+# filter. In the meantime slices are merged, and their rows go.
+wait_for('all is sealed and merged', "$hot < 21000 AND $unmerged < 20");
+
+# who has the maintenance lock keeps the worker from sealing and merging
+$merger = $node->background_psql('postgres');
+$merger->query_safe("BEGIN; SELECT revenue_sink.merge('s')");
+my $known = $n;
+feed_many();
+$locker = $node->background_psql('postgres');
+my $writer = $node->background_psql('postgres');
+$pid = $writer->query_safe('SELECT pg_backend_pid()');
+$locker->query_safe("BEGIN; LOCK TABLE $table{filter} IN ACCESS EXCLUSIVE MODE");
+my $step = int($known / 15000) + 1;
+my $some = int(($known + $step - 1) / $step);
+$writer->query_until(qr/sent/, "\\echo sent\n" . feed(0, $known, $step) . ";\n");
+wait_for('the writer waits for the filters', "EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND NOT granted AND relation = '$table{filter}'::regclass)");
+halt_process($pid);
+
+# which slices are cold depends on the memory, so that any eight of them may be merged
+my $asked = sql("SELECT string_agg(slice::text, ',') FROM $table{slice} WHERE slice > 0");
+my $left = sql("SELECT count(*) - 8 FROM $table{slice} WHERE slice > 0");
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+$merger->query_safe('ROLLBACK');
+$merger->quit;
+wait_for('slices are merged', "(SELECT count(*) FROM $table{slice} WHERE slice IN ($asked)) <= $left AND $hot < 21000");
+kill('CONT', $pid);
+like($writer->query_safe('SELECT 1'), qr/^0\|$some\|0\|0\|0$/m, 'events of slices that were merged meanwhile are duplicates');
+$writer->quit;
+is_whole('after a writer that stood');
 
 # Another server takes over in the midst of a merge.
 $node->backup('base');
