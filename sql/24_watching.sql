@@ -98,7 +98,7 @@ FROM revenue_sink.stat_pool;
 SELECT hot_bytes >= sum(seen_bytes_hot) AS all_databases FROM revenue_sink.stat_pool, revenue_sink.stat_sink GROUP BY hot_bytes;
 RESET ROLE;
 
--- An event waits until it is settled. Events of others, and those that are deferred in
+-- An event waits until it is settled. Events of other sinks, and events that are deferred in
 -- a transaction that is rolled back, don't count.
 SET ROLE regress_rsink_owner;
 PREPARE waiting AS SELECT sink, deferred_waiting, oldest_deferred IS NOT NULL AS oldest
