@@ -15,9 +15,11 @@ use Time::HiRes qw(time);
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-# A worker's lines begin with the kind of process and its number.
+# A worker's lines begin with the kind of process and its number. Each database has
+# a worker, and one of them prints all trees of its queries; so the interval is long
+# enough for the rounds of all to fit into it.
 my $node = new_node('settings', conf => q(
-revenue_sink.worker_interval = '20ms'
+revenue_sink.worker_interval = '200ms'
 revenue_sink.writer_idle = '1s'
 revenue_sink.max_sinks = 200
 max_worker_processes = 60
