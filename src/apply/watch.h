@@ -12,12 +12,16 @@
 #include "seen/extent.h"
 #include "seen/filter.h"
 
-/* The first layer has so many lines, and each further one so many times more. */
+/*
+ * The first layer has so many lines, and each further one so many times more. A session
+ * that begins maps each page of the layers that it asks, so layers shouldn't be far
+ * larger than what they hold.
+ */
 #define RSINK_WATCH_LINES	16
-#define RSINK_WATCH_GROWTH	32
+#define RSINK_WATCH_GROWTH	8
 
-/* The layers after the first one. The last of them has room for 250 million events. */
-#define RSINK_WATCH_LAYERS	4
+/* The layers after the first one. The last of them has room for 500 million events. */
+#define RSINK_WATCH_LAYERS	7
 
 /*
  * The sink lock, exclusively; also a hint, whose bits are set before they matter. A
