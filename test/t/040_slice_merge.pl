@@ -243,5 +243,41 @@ sql("SELECT revenue_sink.apply('s', 'o', 'later', '2024-03-03 12:00+00', 0)", $s
 wait_for('all slices have expired', "NOT EXISTS (SELECT FROM $table{slice} WHERE events > 0)", $standby);
 is(sql($check, $standby), '', 'expired: check() finds nothing');
 
+# Slices that have lost a row are not merged, and the worker says why. It does everything
+# else, and merges the slices once the rows are back.
+$standby->append_conf('postgresql.conf', "revenue_sink.dedup_memory = '1MB'");
+$standby->restart;
+sql("CREATE TABLE lost AS SELECT * FROM $table{sealed} LIMIT 0", $standby);
+my $slices = "(SELECT count(*) FROM $table{slice} WHERE events > 0)";
+my $late = 0;
+
+sub feed_late
+{
+	my $sql = sprintf(q(SELECT sum(r.applied) FROM (SELECT array_agg('late' || i) o, array_agg('2024-03-03 13:00+00'::timestamptz) t,
+	array_agg(1::numeric) m FROM generate_series(%d, %d) i) a, revenue_sink.apply('s', o, o, t, m) r), $late, $late + 29_999);
+
+	is(sql($sql, $standby), 30_000, 'later events are applied');
+	$late += 30_000;
+	wait_for('the events are sealed', "$hot < 21000", $standby);
+	return;
+}
+
+# each slice loses a row as soon as it is there
+wait_until('the merge fails', sub {
+	feed_late();
+	sql("INSERT INTO lost SELECT * FROM $table{sealed} WHERE ctid IN
+		(SELECT min(ctid) FROM $table{sealed} WHERE slice > 0 AND slice NOT IN (SELECT slice FROM lost) GROUP BY slice);
+		DELETE FROM $table{sealed} s USING lost l WHERE s.slice = l.slice AND s.first = l.first", $standby);
+	return sql("SELECT last_error_sqlstate = 'XX001' AND last_error_message LIKE 'slices % events, but were sealed with %' FROM revenue_sink.stat_sink WHERE sink = 's'",
+		$standby) eq 't';
+});
+my $sealed = sql("SELECT $slices", $standby);
+feed_late();
+cmp_ok(sql("SELECT $slices", $standby), '>', $sealed, 'sealing goes on');
+isnt(sql($check, $standby), '', 'check() finds the damage');
+sql("INSERT INTO $table{sealed} SELECT * FROM lost", $standby);
+wait_for('the slices are merged', "$slices < $sealed", $standby);
+is(sql($check, $standby), '', 'the rows are back: check() finds nothing');
+
 $standby->stop;
 done_testing();
