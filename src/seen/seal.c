@@ -194,7 +194,11 @@ to_be_sealed(const RsinkShared *shared)
 {
 	double		entries = (double) shared->index.nentries + (double) shared->runs.events;
 
-	if (!shared->built || entries <= rsink_hot_limit() || shared->slices.n >= RSINK_MAX_SLICES - 1)
+	if (shared->slices.n >= RSINK_MAX_SLICES - 1)
+		return 0;
+	if (shared->overflows)
+		return rsink_seal_most();	/* which makes room for a build */
+	if (!shared->built || entries <= rsink_hot_limit())
 		return 0;
 	return Min(rsink_seal_most(), (int64) (entries - rsink_hot_limit() * SEAL_LEAVE));
 }

@@ -183,7 +183,8 @@ rsink_seen_insert_row(RsinkSeen *seen, const RsinkKey *keys, int n,
 	rsink_table_insert(&seen->pages, tuple);
 	if (n < RSINK_SMALL_ROW)
 		pg_atomic_fetch_add_u32(&shared->small_rows, 1);
-	rsink_seen_enter(seen, keys, n, &tuple->t_self);
+	if (!rsink_seen_enter(seen, keys, n, &tuple->t_self))
+		rsink_seen_overflows(seen->sink);
 	heap_freetuple(tuple);
 }
 

@@ -34,12 +34,22 @@
 /* The part of the pool that entries of large page rows may take. */
 #define LARGE_ROWS_MOST	0.5
 
+/* There is no memory for the events of a sink: raise configuration_limit_exceeded. */
+void
+rsink_seen_overflows(const RsinkSink *sink)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("the events of sink \"%s\" do not fit in memory", sink->name),
+			 errhint("Commit or roll back the prepared transactions of the sink, see that its worker runs, or raise revenue_sink.dedup_memory and restart the server.")));
+}
+
 /*
  * Enter a page row of n sorted keys in the index or, if the index has its share of the
- * memory or there is no memory for it, in a run. Raises configuration_limit_exceeded if
- * there is no memory at all. Caller holds the sink lock.
+ * memory or there is no memory for it, in a run. False: there is no memory at all. Caller
+ * holds the sink lock.
  */
-void
+bool
 rsink_seen_enter(RsinkSeen *seen, const RsinkKey *keys, int n, const ItemPointerData *tid)
 {
 	RsinkShared *shared = seen->shared;
@@ -48,15 +58,23 @@ rsink_seen_enter(RsinkSeen *seen, const RsinkKey *keys, int n, const ItemPointer
 	if (n < RSINK_SMALL_ROW || rsink_index_bytes(&shared->index) < rsink_pool_bytes() * LARGE_ROWS_MOST)
 		while (entered < n && rsink_index_insert(&shared->index, &keys[entered].fp, tid))
 			entered++;
-	if (entered < n && !rsink_runs_add(&shared->runs, keys, n, tid))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("the events of sink \"%s\" do not fit in memory", seen->sink->name),
-				 errhint("Commit or roll back the prepared transactions of the sink, see that its worker runs, or raise revenue_sink.dedup_memory and restart the server.")));
+	return entered == n || rsink_runs_add(&shared->runs, keys, n, tid);
 }
 
-/* Enter the rows of one block in the index or in runs. */
+/* Forget what the index and the runs have, so that the next step begins a build. */
 static void
+begin_build(RsinkShared *shared)
+{
+	rsink_index_destroy(&shared->index);
+	rsink_index_create(&shared->index);
+	rsink_runs_reset(&shared->runs);
+	shared->built = false;
+	shared->next_block = 0;
+	shared->foreign_xid = InvalidTransactionId;
+}
+
+/* Enter the rows of one block in the index or in runs. False: there is no memory. */
+static bool
 build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy)
 {
 	Relation	rel = seen->pages.rel;
@@ -66,12 +84,13 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy)
 	SnapshotData dirty;
 	Page		page;
 	OffsetNumber last;
+	bool		fits = true;
 
 	InitDirtySnapshot(dirty);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	last = PageGetMaxOffsetNumber(page);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last; off++)
+	for (OffsetNumber off = FirstOffsetNumber; off <= last && fits; off++)
 	{
 		ItemId		item = PageGetItemId(page, off);
 		HeapTupleData tuple;
@@ -98,22 +117,26 @@ build_block(RsinkSeen *seen, BlockNumber block, BufferAccessStrategy strategy)
 			rsink_index_prefetch(&shared->index, &keys[i].fp);
 		}
 		if (row.n > 0)
-			rsink_seen_enter(seen, keys, row.n, &tuple.t_self);
+			fits = rsink_seen_enter(seen, keys, row.n, &tuple.t_self);
 	}
 	UnlockReleaseBuffer(buffer);
+	return fits;
 }
 
 /*
  * Bring the index closer to the file that the page table has now, by BUILD_BLOCKS
- * blocks at most. Returns whether the index is complete. Caller holds the sink
- * lock.
+ * blocks at most. Caller holds the sink lock.
+ *
+ * If there is no memory for all rows, the build gives its memory back, and the worker
+ * seals rows before it tries again. Rows that just fitted when they came may need more
+ * memory in a build, which enters them in another order.
  *
  * VACUUM FULL and TRUNCATE give the page table another file. The file is longer
  * than known if somebody inserted rows past us, as a restore does. If the
  * transaction that inserted such rows is open when they are met, it may go on to
  * insert into the same blocks, so these blocks are read again after its end.
  */
-static bool
+static RsinkBuild
 build_step(RsinkSeen *seen)
 {
 	RsinkShared *shared = seen->shared;
@@ -124,13 +147,8 @@ build_step(RsinkSeen *seen)
 
 	if (shared->relfile != rsink_relfile(rel))
 	{
-		rsink_index_destroy(&shared->index);
-		rsink_index_create(&shared->index);
-		rsink_runs_reset(&shared->runs);
+		begin_build(shared);
 		shared->relfile = rsink_relfile(rel);
-		shared->built = false;
-		shared->next_block = 0;
-		shared->foreign_xid = InvalidTransactionId;
 	}
 	if (shared->built && nblocks > shared->known_blocks)
 	{
@@ -153,30 +171,43 @@ build_step(RsinkSeen *seen)
 		end = Min(nblocks, shared->next_block + BUILD_BLOCKS);
 		strategy = GetAccessStrategy(BAS_BULKREAD);
 		for (; shared->next_block < end; shared->next_block++)
-			build_block(seen, shared->next_block, strategy);
+			if (!build_block(seen, shared->next_block, strategy))
+				break;
 		FreeAccessStrategy(strategy);
+		if (shared->next_block < end)
+		{
+			begin_build(shared);
+			shared->overflows = true;
+			return RSINK_BUILD_OVERFLOWS;
+		}
 		if (shared->next_block < nblocks)
-			return false;
+			return RSINK_BUILD_GOES_ON;
 		shared->built = true;
+		shared->overflows = false;
 	}
 	shared->known_blocks = nblocks;
-	return true;
+	return RSINK_BUILD_DONE;
 }
 
 /*
  * Take the sink lock, with an index that is complete. Whoever comes first after a
  * restart helps to build the index, and heeds cancels meanwhile: blocks that are
- * done stay done.
+ * done stay done. Raises configuration_limit_exceeded if there is no memory for it.
  */
 void
 rsink_seen_lock(RsinkSeen *seen)
 {
 	for (;;)
 	{
+		RsinkBuild	build;
+
 		LWLockAcquire(&seen->shared->lock, LW_EXCLUSIVE);
-		if (build_step(seen))
+		build = build_step(seen);
+		if (build == RSINK_BUILD_DONE)
 			return;
 		LWLockRelease(&seen->shared->lock);
+		if (build == RSINK_BUILD_OVERFLOWS)
+			rsink_seen_overflows(seen->sink);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -192,16 +223,14 @@ rsink_seen_unlock(RsinkSeen *seen)
 	LWLockRelease(&seen->shared->lock);
 }
 
-/*
- * A step of the build. Returns whether the index is complete. Takes the sink lock.
- */
-bool
+/* A step of the build. Takes the sink lock. */
+RsinkBuild
 rsink_seen_build(RsinkSeen *seen)
 {
-	bool		done;
+	RsinkBuild	build;
 
 	LWLockAcquire(&seen->shared->lock, LW_EXCLUSIVE);
-	done = build_step(seen);
+	build = build_step(seen);
 	LWLockRelease(&seen->shared->lock);
-	return done;
+	return build;
 }

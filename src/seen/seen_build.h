@@ -13,9 +13,18 @@
 #include "apply/event.h"
 #include "seen/seen.h"
 
-extern void rsink_seen_enter(RsinkSeen *seen, const RsinkKey *keys, int n, const ItemPointerData *tid);
+/* How far a build of the index is. */
+typedef enum RsinkBuild
+{
+	RSINK_BUILD_DONE,			/* all page rows are in it */
+	RSINK_BUILD_GOES_ON,
+	RSINK_BUILD_OVERFLOWS		/* there is no memory for them, and the build begins anew */
+} RsinkBuild;
+
+extern bool rsink_seen_enter(RsinkSeen *seen, const RsinkKey *keys, int n, const ItemPointerData *tid);
+extern void rsink_seen_overflows(const RsinkSink *sink) pg_attribute_noreturn();
 extern void rsink_seen_lock(RsinkSeen *seen);
 extern void rsink_seen_unlock(RsinkSeen *seen);
-extern bool rsink_seen_build(RsinkSeen *seen);
+extern RsinkBuild rsink_seen_build(RsinkSeen *seen);
 
 #endif							/* RSINK_SEEN_BUILD_H */

@@ -132,7 +132,7 @@ slot_reset(RsinkShared *shared, Oid db, Oid seen)
 	shared->db = db;
 	shared->seen = seen;
 	shared->relfile = InvalidOid;
-	shared->built = false;
+	shared->built = shared->overflows = false;
 	shared->foreign_xid = InvalidTransactionId;
 	pg_atomic_init_u32(&shared->small_rows, 0);
 	shared->next_block = shared->known_blocks = 0;

@@ -64,6 +64,7 @@ typedef struct RsinkShared
 	RsinkIndex	index;
 	Oid			relfile;		/* file of the page table that the index describes */
 	bool		built;			/* are all rows of that file in the index? Also a hint */
+	bool		overflows;		/* there was no memory for all of them; also a hint */
 	RsinkRuns	runs;			/* page rows without entries; read also with the lock in share
 								 * mode */
 	TransactionId foreign_xid;	/* inserts rows past us, as a restore does, */

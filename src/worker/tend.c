@@ -28,6 +28,7 @@
 #include "revenue/revenue.h"
 #include "seen/expire.h"
 #include "seen/pack.h"
+#include "seen/pool.h"
 #include "seen/seal.h"
 #include "seen/seen.h"
 #include "seen/seen_build.h"
@@ -114,30 +115,31 @@ begin_sink_step(const char *what, const char *name)
 	return NULL;
 }
 
-/* Build a sink's index until it is complete. */
-static void
+/* Build a sink's index until it is complete. False: there is no memory for it. */
+static bool
 build_index(const char *name)
 {
-	bool		done = false;
+	RsinkBuild	build = RSINK_BUILD_GOES_ON;
 
-	while (!done)
+	while (build == RSINK_BUILD_GOES_ON)
 	{
 		RsinkSink  *sink = begin_sink_step("build index of sink", name);
 		RsinkSeen	seen;
 
 		if (sink == NULL)
-			return;
+			return true;
 		if (sink->mode == RSINK_TOTALS || sink->shared->built)
-			done = true;
+			build = RSINK_BUILD_DONE;
 		else
 		{
 			rsink_seen_begin(&seen, sink, false);
-			for (int i = 0; i < BUILD_STEPS && !done; i++)
-				done = rsink_seen_build(&seen);
+			for (int i = 0; i < BUILD_STEPS && build == RSINK_BUILD_GOES_ON; i++)
+				build = rsink_seen_build(&seen);
 			rsink_seen_end(&seen);
 		}
 		rsink_end_step();
 	}
+	return build == RSINK_BUILD_DONE;
 }
 
 /*
@@ -301,6 +303,7 @@ seal(RsinkTended *t)
 	int64		sealed = 0;
 	bool		more = true;
 	int			nsealed = 0;
+	double		room = rsink_pool_free();
 	Oid			seen = InvalidOid;
 
 	t->mergeable = false;
@@ -328,8 +331,31 @@ seal(RsinkTended *t)
 	}
 	if (all > 0)
 		vacuum(t->name, seen);
-	t->hurry |= nsealed == SEAL_STEPS;
+
+
+	/* more slices are to be loaded, as long as memory goes to them */
+	t->hurry |= nsealed == SEAL_STEPS || (more && rsink_pool_free() < room);
 	return all;
+}
+
+/*
+ * The index has no memory for all page rows: seal some of them, and build again in the next
+ * round, without a rest. Nothing else can be done before. Returns the number of events
+ * sealed. Raises configuration_limit_exceeded if that is none, as most are unfinished.
+ */
+static int64
+make_room(RsinkTended *t)
+{
+	int64		sealed = seal(t);
+	RsinkSink  *sink;
+
+	t->hurry = true;
+	if (sealed > 0 || (sink = begin_sink_step("build index of sink", t->name)) == NULL)
+		return sealed;
+	if (rsink_maintenance_lock(sink, false))
+		rsink_seen_overflows(sink);
+	rsink_end_step();
+	return sealed;
 }
 
 /*
@@ -379,7 +405,8 @@ rsink_tend(RsinkTended *t)
 	 */
 	moved += finish_decided(t);
 
-	build_index(t->name);
+	if (!build_index(t->name))
+		return moved + make_room(t);
 	moved += seal(t);
 
 	moved += settle_and_merge(t);

@@ -178,7 +178,7 @@ tend_safely(RsinkTended *t, MemoryContext context)
 			int64		moved = rsink_tend(t);
 
 			rsink_shared_note_round(t->seen, NULL);
-			t->skip = moved > 0 ? 0 : IDLE_ROUNDS;
+			t->skip = moved > 0 || t->hurry ? 0 : IDLE_ROUNDS;
 			t->activity = activity;
 			idle &= moved == 0;
 			hurry |= t->hurry;

@@ -98,4 +98,35 @@ is_whole($n, 'batches are finished');
 ok($node->poll_query_until('postgres', q(SELECT index_state = 'built' FROM revenue_sink.stat_sink)), 'their events are sealed');
 is_whole($n, 'batches are sealed');
 
+# While there is no worker, calls of one event are applied until no memory is left. Each of
+# them takes 24 bytes then, and nearly all memory is for that. What was applied stays so. The
+# server comes back with less memory, which has no room for all of that: the worker makes room.
+sql(q(CREATE PROCEDURE one_by_one(INOUT next int) LANGUAGE plpgsql AS $$
+BEGIN
+	LOOP
+		BEGIN
+			PERFORM revenue_sink.apply('s', 'o' || next / 3, 'e' || next, '2024-03-01 10:00+00'::timestamptz + next / 1000 * interval '1 second', 1);
+		EXCEPTION WHEN configuration_limit_exceeded THEN
+			RETURN;
+		END;
+		COMMIT;
+		next := next + 1;
+	END LOOP;
+END $$));
+$node->append_conf('postgresql.conf', "max_worker_processes = 0\nrevenue_sink.dedup_memory = '2MB'");
+$node->restart;
+is(sql(call($n, $n + 100_000)), '100000|0|0|0', 'no worker: a large call is applied');
+$n += 100_000;
+my $last = sql("CALL one_by_one($n)");
+cmp_ok($last - $n, '>', 80_000, 'no worker: so many calls of one event are applied');
+$n = $last;
+my ($ret, undef, $stderr) = $node->psql('postgres', call($n, $n + 1));
+like($stderr, qr/ERROR:  the events of sink "s" do not fit in memory/, 'no memory is left: an error says so');
+is(sql(call($n - 1000, $n)), '0|1000|0|0', 'no memory is left: what was applied is a duplicate');
+$node->append_conf('postgresql.conf', "max_worker_processes = 8\nrevenue_sink.dedup_memory = '1MB'");
+$node->restart;
+wait_until('there is memory again', sub { $node->psql('postgres', call($n, $n + 1)) == 0 });
+$n++;
+is_whole($n, 'with a worker again, and less memory');
+
 done_testing();
