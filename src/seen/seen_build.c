@@ -234,3 +234,15 @@ rsink_seen_build(RsinkSeen *seen)
 	LWLockRelease(&seen->shared->lock);
 	return build;
 }
+
+/*
+ * There may be memory for a build by now: whoever has waited for it, tries. Takes the sink
+ * lock.
+ */
+void
+rsink_seen_build_again(const RsinkSink *sink)
+{
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	sink->shared->overflows = false;
+	LWLockRelease(&sink->shared->lock);
+}

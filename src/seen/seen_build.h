@@ -26,5 +26,6 @@ extern void rsink_seen_overflows(const RsinkSink *sink) pg_attribute_noreturn();
 extern void rsink_seen_lock(RsinkSeen *seen);
 extern void rsink_seen_unlock(RsinkSeen *seen);
 extern RsinkBuild rsink_seen_build(RsinkSeen *seen);
+extern void rsink_seen_build_again(const RsinkSink *sink);
 
 #endif							/* RSINK_SEEN_BUILD_H */

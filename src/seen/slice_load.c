@@ -350,3 +350,23 @@ rsink_slices_refresh(RsinkSink *sink)
 	pfree(described);
 	return more;
 }
+
+/*
+ * Give all memory of the sink's slices back to the pool. False: they have none. Whoever asks
+ * the slices next knows them again, as cold ones, and the next refresh loads them. Caller
+ * holds the maintenance lock.
+ */
+bool
+rsink_slices_shed(RsinkSink *sink)
+{
+	RsinkSlices *slices = &sink->shared->slices;
+	bool		any = false;
+
+	LWLockAcquire(&sink->shared->lock, LW_EXCLUSIVE);
+	for (uint32 i = 0; i < slices->n && !any; i++)
+		any = slices->slice[i].extent.head != RSINK_NO_CHUNK;
+	if (any && sink->shared->seen == sink->seen)
+		rsink_slices_reset(slices);
+	LWLockRelease(&sink->shared->lock);
+	return any;
+}

@@ -36,5 +36,6 @@ extern void rsink_slice_allocate(RsinkSlices *slices, RsinkSlice *slice, uint32 
 extern void rsink_slice_choose_group(RsinkSlices *slices, RsinkSlice *slice, int64 events);
 extern void rsink_slices_load(RsinkSink *sink);
 extern bool rsink_slices_refresh(RsinkSink *sink);
+extern bool rsink_slices_shed(RsinkSink *sink);
 
 #endif							/* RSINK_SLICE_LOAD_H */

@@ -177,9 +177,12 @@ rsink_slice_publish(RsinkSliceWriter *writer, const RsinkKey *keys)
 {
 	RsinkShared *shared = writer->sink->shared;
 	RsinkSlices *slices = &shared->slices;
-	RsinkSlice	slice = {.number = writer->slice.number,.nlines = writer->slice.nlines};
+	RsinkSlice	slice = {.number = writer->slice.number,.nlines = writer->slice.nlines,.group = -1,
+	.extent.head = RSINK_NO_CHUNK};
 
-	rsink_slice_allocate(slices, &slice, writer->slice.nrows);
+	/* the index needs all memory if it has too little */
+	if (!shared->overflows)
+		rsink_slice_allocate(slices, &slice, writer->slice.nrows);
 	if (keys != NULL && slice.extent.head != RSINK_NO_CHUNK)
 		rsink_slice_choose_group(slices, &slice, writer->slice.events);
 	if (slice.group >= 0 && !rsink_group_enter(slices, &slice, keys, (int) writer->slice.events))

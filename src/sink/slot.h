@@ -64,7 +64,8 @@ typedef struct RsinkShared
 	RsinkIndex	index;
 	Oid			relfile;		/* file of the page table that the index describes */
 	bool		built;			/* are all rows of that file in the index? Also a hint */
-	bool		overflows;		/* there was no memory for all of them; also a hint */
+	bool		overflows;		/* there was no memory for all of them: rows are sealed before the
+								 * worker builds again; also a hint */
 	RsinkRuns	runs;			/* page rows without entries; read also with the lock in share
 								 * mode */
 	TransactionId foreign_xid;	/* inserts rows past us, as a restore does, */

@@ -115,7 +115,10 @@ begin_sink_step(const char *what, const char *name)
 	return NULL;
 }
 
-/* Build a sink's index until it is complete. False: there is no memory for it. */
+/*
+ * Build a sink's index until it is complete. False: there is no memory for it, as this
+ * build has found out or, meanwhile, somebody else's.
+ */
 static bool
 build_index(const char *name)
 {
@@ -130,6 +133,8 @@ build_index(const char *name)
 			return true;
 		if (sink->mode == RSINK_TOTALS || sink->shared->built)
 			build = RSINK_BUILD_DONE;
+		else if (sink->shared->overflows)
+			build = RSINK_BUILD_OVERFLOWS;
 		else
 		{
 			rsink_seen_begin(&seen, sink, false);
@@ -293,11 +298,12 @@ vacuum(const char *name, Oid relid)
 }
 
 /*
- * Load sealed slices into memory, and seal what is no longer hot, in transactions of
- * a bounded size. Returns the number of events sealed.
+ * Seal what is no longer hot, in transactions of a bounded size. Before that load sealed
+ * slices into memory, unless the index isn't built, as it comes first. Returns the number
+ * of events sealed.
  */
 static int64
-seal(RsinkTended *t)
+seal(RsinkTended *t, bool built)
 {
 	int64		all = 0;
 	int64		sealed = 0;
@@ -319,7 +325,10 @@ seal(RsinkTended *t)
 		if (sink->mode != RSINK_TOTALS && rsink_maintenance_lock(sink, false))
 		{
 			rsink_watch_tend(sink);
-			more = rsink_slices_refresh(sink);
+			if (built)
+				more = rsink_slices_refresh(sink);
+			else
+				rsink_slices_load(sink);
 			rsink_sweep_runs(sink);
 			if (!more)
 				sealed = rsink_seal(sink);
@@ -332,27 +341,34 @@ seal(RsinkTended *t)
 	if (all > 0)
 		vacuum(t->name, seen);
 
-
 	/* more slices are to be loaded, as long as memory goes to them */
 	t->hurry |= nsealed == SEAL_STEPS || (more && rsink_pool_free() < room);
 	return all;
 }
 
 /*
- * The index has no memory for all page rows: seal some of them, and build again in the next
- * round, without a rest. Nothing else can be done before. Returns the number of events
- * sealed. Raises configuration_limit_exceeded if that is none, as most are unfinished.
+ * The index has no memory for all page rows: the slices give theirs back or, if they have
+ * none, some page rows are sealed. The next round, without a rest, builds again. Nothing
+ * else can be done before. Returns the number of events sealed. Raises
+ * configuration_limit_exceeded if nothing helps, as most events are unfinished.
  */
 static int64
 make_room(RsinkTended *t)
 {
-	int64		sealed = seal(t);
-	RsinkSink  *sink;
+	RsinkSink  *sink = begin_sink_step("build index of sink", t->name);
+	bool		shed;
+	int64		sealed;
 
-	t->hurry = true;
-	if (sealed > 0 || (sink = begin_sink_step("build index of sink", t->name)) == NULL)
+	if (sink == NULL)
+		return 0;
+	shed = rsink_maintenance_lock(sink, false) && rsink_slices_shed(sink);
+	rsink_end_step();
+	sealed = shed ? 0 : seal(t, false);
+	if ((sink = begin_sink_step("build index of sink", t->name)) == NULL)
 		return sealed;
-	if (rsink_maintenance_lock(sink, false))
+	rsink_seen_build_again(sink);
+	t->hurry = shed || sealed > 0;
+	if (!t->hurry && rsink_maintenance_lock(sink, false))
 		rsink_seen_overflows(sink);
 	rsink_end_step();
 	return sealed;
@@ -407,7 +423,7 @@ rsink_tend(RsinkTended *t)
 
 	if (!build_index(t->name))
 		return moved + make_room(t);
-	moved += seal(t);
+	moved += seal(t, true);
 
 	moved += settle_and_merge(t);
 	refresh_statistics(t);
