@@ -22,7 +22,7 @@ typedef enum RsinkBuild
 } RsinkBuild;
 
 extern bool rsink_seen_enter(RsinkSeen *seen, const RsinkKey *keys, int n, const ItemPointerData *tid);
-extern void rsink_seen_overflows(const RsinkSink *sink) pg_attribute_noreturn();
+extern void rsink_seen_overflows(const RsinkSink *sink);
 extern void rsink_seen_lock(RsinkSeen *seen);
 extern void rsink_seen_unlock(RsinkSeen *seen);
 extern RsinkBuild rsink_seen_build(RsinkSeen *seen);
