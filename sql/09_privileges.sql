@@ -45,6 +45,7 @@ BEGIN
 		'SELECT revenue_sink.apply(''shop'', ''[]''::jsonb)',
 		'SELECT revenue_sink.apply(''shop'', ''{}''::text[], ''{}''::text[], ''{}''::timestamptz[], ''{}''::numeric[])',
 		'SELECT revenue_sink.apply_each(''shop'', ''{o}'', ''{each}'', ''{2024-03-01 10:01+00}'', ''{1}'')',
+		'SELECT revenue_sink.apply_rows(''shop'', ''\x5047434f50590aff0d0a000000000000000000ffff'')',
 		'SELECT revenue_sink.upsert(''secret'', ''{}'', ''{}'')',
 		'SELECT revenue_sink.store_offsets(''shop'', ''topic'', ''{0}'', ''{1}'')',
 		'SELECT revenue_sink.offsets(''shop'')',

@@ -291,6 +291,14 @@ RETURNS text[] LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_eac
 COMMENT ON FUNCTION revenue_sink.apply_each(text, text[], text[], timestamptz[], numeric[], text[]) IS
 	'apply events, each of which is one element of every array; returns the answer to each event, in their order';
 
+CREATE FUNCTION revenue_sink.apply_rows(
+	sink text, rows bytea,
+	OUT applied bigint, OUT duplicate bigint, OUT deferred bigint,
+	OUT conflict bigint, OUT late bigint, OUT rejected bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'revenue_sink_apply_rows';
+COMMENT ON FUNCTION revenue_sink.apply_rows(text, bytea) IS
+	'apply events that are rows in the format of COPY BINARY; returns counts as apply does';
+
 CREATE FUNCTION revenue_sink.upsert(
 	sink text, minute timestamptz[], revenue numeric[],
 	group_key text[] DEFAULT NULL, version bigint DEFAULT NULL)

@@ -19,6 +19,7 @@
 #include "apply/event.h"
 #include "core/compat.h"
 #include "core/lock.h"
+#include "sink/choice.h"
 #include "sink/right.h"
 #include "sink/sink.h"
 #include "twophase/unpreparable.h"
@@ -76,6 +77,22 @@ rsink_sink_argument(FunctionCallInfo fcinfo, int argno, RsinkRight right)
 {
 	rsink_require_argument(fcinfo, argno, "sink");
 	return rsink_sink_lookup(text_to_cstring(PG_GETARG_TEXT_PP(argno)), right);
+}
+
+/*
+ * The sink that the first argument names, for a call that applies events; "call" names
+ * the function. Raises the errors of rsink_sink_argument(), an error unless the mode is
+ * 'events', and read_only_sql_transaction.
+ */
+RsinkSink *
+rsink_apply_sink(FunctionCallInfo fcinfo, const char *call)
+{
+	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
+
+	rsink_sink_require_mode(sink, RSINK_EVENTS);
+	PreventCommandIfReadOnly(call);
+	PreventCommandDuringRecovery(call);
+	return sink;
 }
 
 /*
@@ -188,6 +205,18 @@ rsink_result_desc(FunctionCallInfo fcinfo)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	return BlessTupleDesc(desc);
+}
+
+/* The result of apply(): one row with a count per status. */
+Datum
+rsink_counts_record(FunctionCallInfo fcinfo, const RsinkCounts *counts)
+{
+	Datum		values[RSINK_NSTATUS];
+	bool		nulls[RSINK_NSTATUS] = {false};
+
+	for (int i = 0; i < RSINK_NSTATUS; i++)
+		values[i] = Int64GetDatum(counts->n[i]);
+	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
 }
 
 /* A row whose only column has this value, which is not NULL. */

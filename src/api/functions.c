@@ -36,30 +36,6 @@ PG_FUNCTION_INFO_V1(revenue_sink_apply_jsonb);
 PG_FUNCTION_INFO_V1(revenue_sink_apply_one);
 PG_FUNCTION_INFO_V1(revenue_sink_import_seen);
 
-/* The sink of a call that applies events. Raises unless it takes events here and now. */
-static RsinkSink *
-apply_sink(FunctionCallInfo fcinfo, const char *call)
-{
-	RsinkSink  *sink = rsink_sink_argument(fcinfo, 0, RSINK_MAY_APPLY);
-
-	rsink_sink_require_mode(sink, RSINK_EVENTS);
-	PreventCommandIfReadOnly(call);
-	PreventCommandDuringRecovery(call);
-	return sink;
-}
-
-/* The result of apply(): one row with a count per status. */
-static Datum
-counts_record(FunctionCallInfo fcinfo, const RsinkCounts *counts)
-{
-	Datum		values[RSINK_NSTATUS];
-	bool		nulls[RSINK_NSTATUS] = {false};
-
-	for (int i = 0; i < RSINK_NSTATUS; i++)
-		values[i] = Int64GetDatum(counts->n[i]);
-	return HeapTupleGetDatum(heap_form_tuple(rsink_result_desc(fcinfo), values, nulls));
-}
-
 /* The bytes of a text, which stay where they are; a null pointer for NULL. */
 static inline void
 set_bytes(const struct varlena *value, const char **bytes, int32 *len)
@@ -128,8 +104,8 @@ revenue_sink_apply_arrays(PG_FUNCTION_ARGS)
 {
 	RsinkCounts counts = {{0}};
 
-	apply_columns(fcinfo, apply_sink(fcinfo, "apply()"), false, &counts, NULL);
-	return counts_record(fcinfo, &counts);
+	apply_columns(fcinfo, rsink_apply_sink(fcinfo, "apply()"), false, &counts, NULL);
+	return rsink_counts_record(fcinfo, &counts);
 }
 
 /*
@@ -147,7 +123,7 @@ revenue_sink_import_seen(PG_FUNCTION_ARGS)
 
 	apply_columns(fcinfo, sink, true, &counts, NULL);
 	rsink_import_note_seen(sink, counts.n[RSINK_APPLIED]);
-	return counts_record(fcinfo, &counts);
+	return rsink_counts_record(fcinfo, &counts);
 }
 
 /*
@@ -162,7 +138,7 @@ revenue_sink_apply_each(PG_FUNCTION_ARGS)
 	RsinkCounts counts = {{0}};
 	RsinkAnswers answers;
 
-	apply_columns(fcinfo, apply_sink(fcinfo, "apply_each()"), false, &counts, &answers);
+	apply_columns(fcinfo, rsink_apply_sink(fcinfo, "apply_each()"), false, &counts, &answers);
 	PG_RETURN_ARRAYTYPE_P(rsink_answers_end(&answers));
 }
 
@@ -174,7 +150,7 @@ revenue_sink_apply_each(PG_FUNCTION_ARGS)
 Datum
 revenue_sink_apply_one(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = apply_sink(fcinfo, "apply()");
+	RsinkSink  *sink = rsink_apply_sink(fcinfo, "apply()");
 	RsinkCounts counts = {{0}};
 	RsinkEvent	event = {0};
 	RsinkApply *apply;
@@ -289,7 +265,7 @@ json_event(JsonbContainer *object, RsinkEvent *event, JsonPosition *at)
 Datum
 revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 {
-	RsinkSink  *sink = apply_sink(fcinfo, "apply()");
+	RsinkSink  *sink = rsink_apply_sink(fcinfo, "apply()");
 	RsinkCounts counts = {{0}};
 	JsonPosition at = {0};
 	ErrorContextCallback callback;
@@ -347,5 +323,5 @@ revenue_sink_apply_jsonb(PG_FUNCTION_ARGS)
 	}
 	rsink_apply_end(apply, &counts);
 	error_context_stack = callback.previous;
-	return counts_record(fcinfo, &counts);
+	return rsink_counts_record(fcinfo, &counts);
 }

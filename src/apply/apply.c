@@ -36,6 +36,10 @@
 /* Bytes of a bad event's id or group_key that a message shows at most. */
 #define SHOWN_BYTES 40
 
+/* A portion of so many events takes much memory for a moment; and more than all of it. */
+#define LARGE_PORTION 1000
+#define KEPT_BYTES	(16 * 1024 * 1024)
+
 struct RsinkApply
 {
 	RsinkSink  *sink;
@@ -363,6 +367,23 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 }
 
 /*
+ * See to it that malloc keeps the memory of a large call for the next one. glibc's gives
+ * memory at the end of its heap back to the kernel if that is more than twice the largest
+ * chunk so far that had a mapping of its own. So such a chunk, which is never touched,
+ * comes and goes once per session. Without it the page faults of the next call take as
+ * long as a third of all that is done with its events.
+ */
+static void
+keep_memory(void)
+{
+	static bool kept = false;
+
+	if (!kept)
+		pfree(palloc_extended(KEPT_BYTES, MCXT_ALLOC_HUGE));
+	kept = true;
+}
+
+/*
  * Apply a portion of n <= RSINK_PORTION_MAX events, and set the status of each. Raises
  * for a bad event under on_bad_event 'error'. Takes and releases the sink lock, in
  * one hold or several. The events and their strings belong to the caller, who may
@@ -379,6 +400,8 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 	int			ndead_letters = 0;
 	int			nkeys = make_keys(apply, events, n, keys, dead_letters, reasons, &ndead_letters);
 
+	if (n >= LARGE_PORTION)
+		keep_memory();
 	rsink_seen_claim(&apply->seen, events, rsink_sort_keys(keys, scratch, nkeys), nkeys);
 	for (int i = 0; i < n && !apply->importing; i++)
 	{

@@ -19,6 +19,7 @@
 
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 
 #include "core/compat.h"
@@ -29,6 +30,20 @@
 #define FRACTION_SCALE	8		/* decimal digits behind the point */
 #define MAX_WEIGHT		4		/* amounts below 10^20; 10^10 of them fit 128 bits */
 #define HUGE_WEIGHT		25		/* amounts of 10^100 and more */
+
+/* The short form of numeric's header, one 16-bit word. */
+#define SHORT_FORM		0x8000
+#define SHORT_NEGATIVE	0x2000
+#define SHORT_SCALE_SHIFT 7
+#define SHORT_MAX_SCALE	63
+#define SHORT_WEIGHT_MASK 0x007F	/* with its sign */
+#define SHORT_MIN_WEIGHT (-64)
+#define SHORT_MAX_WEIGHT 63
+
+/* A numeric as numeric_send() writes it: four 16-bit words, then the digits. */
+#define WIRE_HEADER		8
+#define WIRE_NEGATIVE	0x4000
+#define WIRE_MAX_DIGITS	((RSINK_AMOUNT_BYTES - VARHDRSZ - (int) sizeof(uint16)) / (int) sizeof(int16))
 
 /* A finite numeric, taken apart. */
 typedef struct Digits
@@ -52,10 +67,10 @@ amount_digits(Numeric amount, Digits *d)
 	memcpy(&header, data, sizeof(header));
 	if ((header & 0xC000) == 0xC000)
 		return false;
-	if (header & 0x8000)
+	if (header & SHORT_FORM)
 	{
-		d->negative = (header & 0x2000) != 0;
-		d->scale = (header & 0x1F80) >> 7;
+		d->negative = (header & SHORT_NEGATIVE) != 0;
+		d->scale = (header & 0x1F80) >> SHORT_SCALE_SHIFT;
 		d->weight = (header & 0x0040) ? (int) ((header & 0x003F) | ~0x003F) : (header & 0x003F);
 	}
 	else
@@ -209,4 +224,72 @@ rsink_amount_canonical(Numeric amount, char *buf, int size)
 	memcpy(buf, head, sizeof(head));
 	memcpy(buf + sizeof(head), d.digits, bytes);
 	return (int) sizeof(head) + bytes;
+}
+
+/* The 16-bit word number i of an amount as numeric_send() writes it. */
+static inline int
+wire_word(const char *wire, int i)
+{
+	uint16		word;
+
+	memcpy(&word, wire + i * sizeof(uint16), sizeof(word));
+	return pg_ntoh16(word);
+}
+
+/*
+ * Make a numeric of the "len" bytes that numeric_send() has written for it, in buf,
+ * which has RSINK_AMOUNT_BYTES bytes and is aligned for integers. Returns NULL for
+ * whatever isn't an amount in the form that nearly all amounts have, with few digits of
+ * which the scale hides none: the caller asks numeric_recv().
+ */
+Numeric
+rsink_amount_receive(const char *wire, int len, void *buf)
+{
+	static const int hidden_unit[] = {1, 10, 100, 1000};
+	int16	   *digits = (int16 *) ((char *) buf + VARHDRSZ + sizeof(uint16));
+	int			ndigits = 0;
+	int			nwire;
+	int			weight;
+	int			sign;
+	int			scale;
+	int			hidden;
+	uint16		header;
+
+	if (len < WIRE_HEADER)
+		return NULL;
+	nwire = wire_word(wire, 0);
+	weight = (int16) wire_word(wire, 1);
+	sign = wire_word(wire, 2);
+	scale = wire_word(wire, 3);
+	if (nwire > WIRE_MAX_DIGITS || len != WIRE_HEADER + nwire * (int) sizeof(int16) ||
+		(sign != 0 && sign != WIRE_NEGATIVE) || scale > SHORT_MAX_SCALE)
+		return NULL;
+	for (int i = 0; i < nwire; i++)
+	{
+		int			digit = wire_word(wire, WIRE_HEADER / (int) sizeof(uint16) + i);
+
+		if (digit >= DIGIT_BASE)
+			return NULL;
+		if (digit == 0 && ndigits == 0)
+			weight--;
+		else
+			digits[ndigits++] = (int16) digit;
+	}
+	while (ndigits > 0 && digits[ndigits - 1] == 0)
+		ndigits--;
+	if (ndigits == 0)
+		sign = weight = 0;
+	if (weight < SHORT_MIN_WEIGHT || weight > SHORT_MAX_WEIGHT)
+		return NULL;
+
+	/* a digit of numeric has four decimal ones; how many of them lie behind the scale? */
+	hidden = (ndigits - 1 - weight) * 4 - scale;
+	if (ndigits > 0 && hidden > 0 &&
+		(hidden >= (int) lengthof(hidden_unit) || digits[ndigits - 1] % hidden_unit[hidden] != 0))
+		return NULL;
+	header = (uint16) (SHORT_FORM | (sign == WIRE_NEGATIVE ? SHORT_NEGATIVE : 0) |
+					   scale << SHORT_SCALE_SHIFT | (weight & SHORT_WEIGHT_MASK));
+	SET_VARSIZE(buf, VARHDRSZ + sizeof(header) + ndigits * sizeof(int16));
+	memcpy((char *) buf + VARHDRSZ, &header, sizeof(header));
+	return (Numeric) buf;
 }

@@ -10,6 +10,9 @@
 
 #include "utils/numeric.h"
 
+/* Bytes that rsink_amount_receive() needs for a numeric. */
+#define RSINK_AMOUNT_BYTES 24
+
 /* A running sum. Zeroed memory is an empty one. */
 typedef struct RsinkSum
 {
@@ -23,5 +26,6 @@ extern bool rsink_amount_is_huge(Numeric amount);
 extern void rsink_sum_add(RsinkSum *sum, Numeric amount);
 extern Numeric rsink_sum_result(const RsinkSum *sum);
 extern int	rsink_amount_canonical(Numeric amount, char *buf, int size);
+extern Numeric rsink_amount_receive(const char *wire, int len, void *buf);
 
 #endif							/* RSINK_AMOUNT_H */

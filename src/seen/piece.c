@@ -52,9 +52,21 @@ take_piece(RsinkHintReader *reader, const RsinkPieceAsk *ask, uint32 *nlines)
 }
 
 /*
- * Read a piece: sets *nlines and ask->buffer, and returns the lines, which stay until the
- * reader reads on. NULL if the piece is missing or damaged. Opens the table of filters, with
- * AccessShareLock. Heeds no cancels.
+ * Guess where a piece is, unless that is known: sealing writes a page per piece, one behind
+ * the other, so the distance from the piece that was read before says it.
+ */
+void
+rsink_piece_guess(RsinkPieceAsk *ask, const RsinkPieceAsk *before)
+{
+	if (!ItemPointerIsValid(&ask->tid) && ItemPointerIsValid(&before->tid))
+		ItemPointerSet(&ask->tid, ItemPointerGetBlockNumber(&before->tid) + (ask->piece - before->piece),
+					   ItemPointerGetOffsetNumber(&before->tid));
+}
+
+/*
+ * Read a piece: sets *nlines, ask->tid and ask->buffer, and returns the lines, which stay
+ * until the reader reads on. NULL if the piece is missing or damaged. Opens the table of
+ * filters, with AccessShareLock. Heeds no cancels.
  */
 const char *
 rsink_piece_read(RsinkHintReader *reader, RsinkPieceAsk *ask, uint32 *nlines)
@@ -67,5 +79,9 @@ rsink_piece_read(RsinkHintReader *reader, RsinkPieceAsk *ask, uint32 *nlines)
 	if (lines == NULL && rsink_hint_search(reader, ask->slice, Int32GetDatum((int32) ask->piece), F_INT4LE))
 		lines = take_piece(reader, ask, nlines);
 	ask->buffer = reader->buffer;
+	if (lines != NULL)
+		ask->tid = reader->tuple.t_self;
+	else
+		ItemPointerSetInvalid(&ask->tid);
 	return lines;
 }

@@ -41,6 +41,7 @@ typedef struct RsinkPieceAsk
 } RsinkPieceAsk;
 
 extern const char *rsink_piece_lines(HeapTuple tuple, TupleDesc desc, int32 *slice, uint32 *piece, uint32 *nlines);
+extern void rsink_piece_guess(RsinkPieceAsk *ask, const RsinkPieceAsk *before);
 extern const char *rsink_piece_read(RsinkHintReader *reader, RsinkPieceAsk *ask, uint32 *nlines);
 
 /* Ask the CPU for the line of a key, which need not be in the piece. */

@@ -186,6 +186,8 @@ ask_cold(RsinkSeen *seen, int n, RsinkSliceAnswer *answer)
 			CHECK_FOR_INTERRUPTS();
 			if (a + PREFETCH_PIECES < nasks)
 				prefetch_piece(&asks[a + PREFETCH_PIECES], answer->keys);
+			if (a > 0)
+				rsink_piece_guess(&asks[a], &asks[a - 1]);
 			ask_piece(&seen->pieces, &asks[a], answer);
 		}
 		rsink_hint_rest(&seen->pieces);

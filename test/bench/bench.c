@@ -132,7 +132,7 @@ measure_alone(const Way *way, const char *name, int64_t n, int size)
 }
 
 static const Way *const load_ways[] = {
-	&way_apply, &way_apply_each, &way_ingest, &way_ingest_single, &way_heap, &way_heap_single,
+	&way_apply, &way_apply_each, &way_apply_rows, &way_ingest, &way_ingest_single, &way_heap, &way_heap_single,
 	&way_pk, &way_pk_single, &way_hand, &way_hand_hash
 };
 

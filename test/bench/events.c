@@ -198,10 +198,14 @@ batch_add(Batch *batch, const Event *event)
 static void
 batch_make(Batch *batch, unsigned set, int64_t first, int n, Truth *truth)
 {
+	static const char header[ROWS_HEADER_LEN] = "PGCOPY\n\377\r\n\0";
 	char	   *row;
 
 	batch_begin(batch, n);
-	row = batch->rows = malloc((size_t) n * (2 + NARRAYS * 4 + ORDER_LEN + UUID_LEN + 8 + 12));
+	row = batch->rows = malloc(ROWS_HEADER_LEN + (size_t) n * (2 + NARRAYS * 4 + ORDER_LEN + UUID_LEN + 8 + 12) +
+							   ROWS_TRAILER_LEN);
+	memcpy(row, header, ROWS_HEADER_LEN);
+	row += ROWS_HEADER_LEN;
 	for (int i = 0; i < n; i++)
 	{
 		Event		event;
@@ -216,6 +220,7 @@ batch_make(Batch *batch, unsigned set, int64_t first, int n, Truth *truth)
 		for (int c = 0; c < NARRAYS; c++)
 			row = put_column(row, c, &event);
 	}
+	row = put16(row, -1);
 	batch->rows_len = (size_t) (row - batch->rows);
 }
 

@@ -18,6 +18,8 @@
 #define MINUTES 60
 #define NARRAYS 4				/* order_id, event_id, event_time, amount */
 #define ARRAY_HEADER_LEN 20		/* of a binary array, before its first element */
+#define ROWS_HEADER_LEN 19		/* of COPY BINARY, before the first row */
+#define ROWS_TRAILER_LEN 2
 
 #define ORDER_LEN 12
 #define UUID_LEN 36
@@ -36,7 +38,7 @@ typedef struct Batch
 	int			n;
 	char	   *array[NARRAYS]; /* binary arrays, as parameters */
 	int			array_len[NARRAYS];
-	char	   *rows;			/* COPY BINARY, without header and trailer; or NULL */
+	char	   *rows;			/* COPY BINARY, with header and trailer; or NULL */
 	size_t		rows_len;
 } Batch;
 

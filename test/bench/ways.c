@@ -52,6 +52,15 @@ const Way	way_apply_each = {
 	.teardown = "SELECT revenue_sink.drop_sink('bench')"
 };
 
+const Way	way_apply_rows = {
+	.name = "apply_rows",
+	.setup = "SELECT revenue_sink.create_sink('bench', 'bench_fact', 'bench_events')",
+	.statement = "SELECT * FROM revenue_sink.apply_rows('bench', $1::bytea)",
+	.rows = true,
+	.totals = TOTALS("bench_fact"),
+	.teardown = "SELECT revenue_sink.drop_sink('bench')"
+};
+
 const Way	way_ingest = {
 	.name = "ingest",
 	.setup = "SELECT revenue_sink.create_sink('bench', 'bench_fact', 'bench_events')",
@@ -191,17 +200,29 @@ pipeline_answers(PGconn *conn, const Way *way, char *value, size_t size)
 	}
 }
 
+/* Send a call of a prepared statement in a pipeline. */
+static bool
+send_batch(PGconn *conn, const Way *way, const Batch *batch)
+{
+	static const int binary[NARRAYS] = {1, 1, 1, 1};
+	const char *rows = batch->rows;
+	int			rows_len = (int) batch->rows_len;
+
+	if (way->rows)
+		return PQsendQueryPrepared(conn, "apply", 1, &rows, &rows_len, binary, 1) == 1;
+	return PQsendQueryPrepared(conn, "apply", NARRAYS, (const char *const *) batch->array,
+							   batch->array_len, binary, 1) == 1;
+}
+
 /* A pipeline: the next call is on its way while the server has this one. */
 static void
 run_prepared(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 {
-	static const int binary[NARRAYS] = {1, 1, 1, 1};
 	bool		ok = PQenterPipelineMode(conn) == 1;
 
 	for (int b = 0; ok && b < nbatches; b++)
 	{
-		ok = PQsendQueryPrepared(conn, "apply", NARRAYS, (const char *const *) batches[b].array,
-								 batches[b].array_len, binary, 1) && PQpipelineSync(conn);
+		ok = send_batch(conn, way, &batches[b]) && PQpipelineSync(conn);
 		if (ok && b > 0)
 			pipeline_answers(conn, way, NULL, 0);
 	}
@@ -228,16 +249,18 @@ copy_send(PGconn *conn, const Way *way, const char *data, size_t len)
 static void
 run_copy(PGconn *conn, const Way *way, const Batch *batches, int nbatches)
 {
-	static const char header[19] = "PGCOPY\n\377\r\n\0";
 	PGresult   *result = PQexec(conn, way->statement);
 
 	if (PQresultStatus(result) != PGRES_COPY_IN)
 		fail("%s: %s", way->name, PQerrorMessage(conn));
 	PQclear(result);
-	copy_send(conn, way, header, sizeof(header));
 	for (int b = 0; b < nbatches; b++)
-		copy_send(conn, way, batches[b].rows, batches[b].rows_len);
-	copy_send(conn, way, "\377\377", 2);
+	{
+		size_t		from = b == 0 ? 0 : ROWS_HEADER_LEN;
+		size_t		to = batches[b].rows_len - (b == nbatches - 1 ? 0 : ROWS_TRAILER_LEN);
+
+		copy_send(conn, way, batches[b].rows + from, to - from);
+	}
 	if (PQputCopyEnd(conn, NULL) != 1)
 		fail("%s: %s", way->name, PQerrorMessage(conn));
 	while ((result = PQgetResult(conn)) != NULL)

@@ -19,6 +19,7 @@ typedef struct Way
 	const char *setup;			/* SQL before */
 	const char *statement;		/* COPY, or a statement with four parameters */
 	bool		single;			/* one COPY for everything */
+	bool		rows;			/* the statement has one parameter, COPY BINARY */
 	const char *totals;			/* of minutes: epoch, cents, events; or NULL */
 	const char *count;			/* of events, where there are no totals */
 	const char *teardown;		/* SQL after */
@@ -26,6 +27,7 @@ typedef struct Way
 
 extern const Way way_apply;
 extern const Way way_apply_each;
+extern const Way way_apply_rows;
 extern const Way way_ingest;
 extern const Way way_ingest_single;
 extern const Way way_hand;

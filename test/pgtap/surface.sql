@@ -45,6 +45,8 @@ INSERT INTO contract VALUES
 		'group_key text DEFAULT ''''::text', 'text', 'v'),
 	('apply_each', 'sink text, order_id text[], event_id text[], event_time timestamp with time zone[], amount numeric[], '
 		'group_key text[] DEFAULT NULL::text[]', 'text[]', 'v'),
+	('apply_rows', 'sink text, rows bytea, OUT applied bigint, OUT duplicate bigint, OUT deferred bigint, '
+		'OUT conflict bigint, OUT late bigint, OUT rejected bigint', 'record', 'v'),
 	('upsert', 'sink text, minute timestamp with time zone[], revenue numeric[], group_key text[] DEFAULT NULL::text[], '
 		'version bigint DEFAULT NULL::bigint', 'bigint', 'v'),
 	('import_totals', 'sink text, minute timestamp with time zone[], revenue numeric[], group_key text[] DEFAULT NULL::text[], '

@@ -73,6 +73,17 @@ SELECT * FROM revenue_sink.apply('s',
 	'{1,2,3,NaN,4,5,6,7}', ARRAY['g/$word', 'g/$word', 'g/$word', 'g/$word', '', '', '$word', '$word'])));
 }
 
+# The first of these events as a row of COPY BINARY, in the encoding of the client
+sub apply_row
+{
+	my ($db, $encoding) = @_;
+	my $word = $word{$encoding};
+	my $row  = pack 'n (N/a)5', 5, $word, "e/$word", pack('q>', 762_602_460_000_000), pack('n5', 1, 0, 0, 0, 1), "g/$word";
+	my $rows = unpack 'H*', "PGCOPY\n\xff\r\n\0" . pack('N2', 0, 0) . $row . pack('n', 0xffff);
+
+	return sql($db, "SELECT * FROM revenue_sink.apply_rows('s', '\\x$rows')");
+}
+
 # Revenue and dead letters, and the number of dead letters
 sub facts
 {
@@ -105,6 +116,7 @@ PREPARE TRANSACTION :'gid';
 CALL revenue_sink.commit_prepared(:'gid') \\gset
 \\echo :epoch :gid));
 	is(apply_all($db, $encoding), '0|4|0|1|0|3', "$encoding: the events are known");
+	is(apply_row($db, $encoding), '0|1|0|0|0|0', "$encoding: and one of them as a row");
 	is(sql($db, "SELECT revenue_sink.resolve('s', 'discard', array_agg(letter)) FROM revenue_sink.dead_letter WHERE reason = 'conflict'"),
 		'1', "$encoding: the conflict is resolved");
 	$source{$encoding} = { db => $db, epoch => (split / /, $gid)[0], gid => (split / /, $gid)[1], facts => facts($db) };

@@ -1,8 +1,6 @@
 package org.revenuesink;
 
 import java.math.BigDecimal;
-import java.math.BigInteger;
-import java.nio.ByteBuffer;
 import java.sql.PreparedStatement;
 import java.sql.SQLException;
 import java.sql.Types;
@@ -29,10 +27,11 @@ final class ArrayBatch extends EventBatch {
 
   @Override
   public void addUtf8(byte[] order, byte[] event, long time, BigDecimal revenue, byte[] group) {
-    orderId.addText(order);
-    eventId.addText(event);
+    // those first that may throw, so that all columns have the same length
     eventTime.addTime(time);
     amount.addNumeric(revenue);
+    orderId.addText(order);
+    eventId.addText(event);
     groupKey.addText(group);
     size++;
   }
@@ -88,13 +87,9 @@ final class ArrayBatch extends EventBatch {
     private static final long serialVersionUID = 1;
     private static final int HEADER = 20;
     private static final int HEADER_OF_EMPTY = 12; // which has no dimension
-    private static final long MICROS_TO_2000 = 946_684_800_000_000L;
-    private static final BigInteger BASE = BigInteger.valueOf(10_000);
-    private static final int[] POWER = {1, 10, 100, 1_000};
 
     private final int element;
-    private transient ByteBuffer bytes = ByteBuffer.allocate(1 << 16);
-    private transient short[] few = new short[5];
+    private final transient WireBuffer buffer = new WireBuffer();
     private int nulls;
 
     @SuppressWarnings("this-escape")
@@ -105,34 +100,21 @@ final class ArrayBatch extends EventBatch {
     }
 
     void clear() {
-      bytes.clear();
-      bytes.position(HEADER);
+      buffer.truncate(HEADER);
       nulls = 0;
     }
 
     Column finished(int size) {
-      bytes
-          .putInt(0, size > 0 ? 1 : 0)
-          .putInt(4, nulls > 0 ? 1 : 0)
-          .putInt(8, element)
-          .putInt(12, size)
-          .putInt(16, 1);
+      buffer.setInt(0, size > 0 ? 1 : 0);
+      buffer.setInt(4, nulls > 0 ? 1 : 0);
+      buffer.setInt(8, element);
+      buffer.setInt(12, size);
+      buffer.setInt(16, 1);
       return this;
     }
 
-    /** Makes room for an element and its size. */
-    private ByteBuffer room(int size) {
-      if (bytes.remaining() < 4 + size) {
-        bytes.flip();
-        bytes =
-            ByteBuffer.allocate(Math.addExact(Math.multiplyExact(2, bytes.capacity()), size))
-                .put(bytes);
-      }
-      return bytes;
-    }
-
     private void addNull() {
-      room(0).putInt(-1);
+      buffer.addNull();
       nulls++;
     }
 
@@ -140,7 +122,7 @@ final class ArrayBatch extends EventBatch {
       if (utf8 == null) {
         addNull();
       } else {
-        room(utf8.length).putInt(utf8.length).put(utf8);
+        buffer.addText(utf8);
       }
     }
 
@@ -148,60 +130,26 @@ final class ArrayBatch extends EventBatch {
       if (micros == NO_TIME) {
         addNull();
       } else {
-        room(8).putInt(8).putLong(Math.subtractExact(micros, MICROS_TO_2000));
+        buffer.addTime(micros);
       }
     }
 
-    /**
-     * How many digits of base 10,000, weight of the first, sign, decimals; and the digits, aligned
-     * at the point.
-     */
     void addNumeric(BigDecimal value) {
       if (value == null) {
         addNull();
-        return;
-      }
-      int decimals = Math.max(value.scale(), 0);
-      int fraction = (decimals + 3) / 4;
-      short[] digits = few;
-      int count = 0;
-      long rest;
-
-      if (value.scale() >= 0 && value.precision() <= 15) {
-        rest =
-            Math.abs(value.scaleByPowerOfTen(decimals).longValue())
-                * POWER[4 * fraction - decimals];
       } else {
-        BigInteger much = value.setScale(4 * fraction).unscaledValue().abs();
-
-        digits = new short[much.bitLength() / 13 + 1]; // each takes 13 bits and some
-        for (; much.bitLength() > 62; much = much.divide(BASE)) {
-          digits[count++] = much.mod(BASE).shortValue();
-        }
-        rest = much.longValue();
-      }
-      for (; rest > 0; rest /= 10_000) {
-        digits[count++] = (short) (rest % 10_000);
-      }
-      room(8 + 2 * count)
-          .putInt(8 + 2 * count)
-          .putShort((short) count)
-          .putShort((short) (count - fraction - 1))
-          .putShort((short) (value.signum() < 0 ? 0x4000 : 0))
-          .putShort((short) decimals);
-      while (count > 0) {
-        bytes.putShort(digits[--count]);
+        buffer.addNumeric(value);
       }
     }
 
     @Override
     public int lengthInBytes() {
-      return bytes.position() == HEADER ? HEADER_OF_EMPTY : bytes.position();
+      return buffer.length() == HEADER ? HEADER_OF_EMPTY : buffer.length();
     }
 
     @Override
     public void toBytes(byte[] target, int offset) {
-      System.arraycopy(bytes.array(), 0, target, offset, lengthInBytes());
+      System.arraycopy(buffer.bytes(), 0, target, offset, lengthInBytes());
     }
 
     @Override

@@ -15,7 +15,7 @@ import java.util.Properties;
  *     .job("billing").writer("consumer-1").build()) {
  *   writer.open();
  *   Map<Integer, Long> next = writer.offsets("payments");   // seek there
- *   EventBatch events = EventBatch.arrays();
+ *   EventBatch events = EventBatch.rows();
  *   // ... events.add(orderId, eventId, time, amount, null), then:
  *   writer.write(events, "payments", Map.of(0, 4711L));
  *   events.clear();

@@ -20,6 +20,16 @@ public abstract class EventBatch {
   EventBatch() {}
 
   /**
+   * An empty batch that is sent as one value, rows in the format of COPY BINARY: the fastest way.
+   * {@link SinkConnection#applyEach} doesn't take such a batch.
+   *
+   * @return a new batch
+   */
+  public static EventBatch rows() {
+    return new RowBatch();
+  }
+
+  /**
    * An empty batch that is sent as PostgreSQL's binary arrays, one for each column.
    *
    * @return a new batch
@@ -106,7 +116,11 @@ public abstract class EventBatch {
   /** The statement whose answer is the six counts. */
   abstract String apply();
 
-  /** The statement whose answer is the word of each event. */
+  /**
+   * The statement whose answer is the word of each event.
+   *
+   * @throws UnsupportedOperationException if there is none for such batches
+   */
   abstract String applyEach();
 
   /** Sets the parameters from {@code first} on. */

@@ -210,6 +210,7 @@ public final class SinkConnection implements AutoCloseable {
    *
    * @param events is not changed
    * @return an answer for each event, in their order
+   * @throws UnsupportedOperationException if the batch is one of {@link EventBatch#rows}
    * @throws BadEventException if an event is bad and the sink's setting is to fail then
    * @throws RevenueSinkException if that can't be done
    */

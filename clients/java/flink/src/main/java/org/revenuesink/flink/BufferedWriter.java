@@ -30,8 +30,8 @@ abstract class BufferedWriter<T> implements StatefulSinkWriter<T, Incarnation> {
             thread.setDaemon(true);
             return thread;
           });
-  private EventBatch filling = EventBatch.arrays();
-  private EventBatch sending = EventBatch.arrays();
+  private EventBatch filling = EventBatch.rows();
+  private EventBatch sending = EventBatch.rows();
   private Future<?> underWay;
 
   BufferedWriter(SinkOptions options, EventEncoder<? super T> encoder, WriterInitContext context) {
