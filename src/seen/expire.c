@@ -53,6 +53,9 @@
 /* Entries that leave the index in one hold of the sink lock. */
 #define FORGET_HOLD 4096
 
+/* The CPU is asked for the places of entries this far ahead. */
+#define FORGET_AHEAD	8
+
 /* An entry that is to leave the index. */
 typedef struct Entry
 {
@@ -126,7 +129,11 @@ forget_entries(void)
 		LWLockAcquire(&forget_shared->lock, LW_EXCLUSIVE);
 		if (forget_shared->seen == forget_seen)
 			for (Size i = from; i < Min(from + FORGET_HOLD, nforget); i++)
+			{
+				if (i + FORGET_AHEAD < nforget)
+					rsink_index_prefetch(&forget_shared->index, &forget[i + FORGET_AHEAD].fp);
 				rsink_index_remove(&forget_shared->index, &forget[i].fp, &forget[i].tid);
+			}
 		LWLockRelease(&forget_shared->lock);
 	}
 }
