@@ -370,8 +370,8 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
  * See to it that malloc keeps the memory of a large call for the next one. glibc's gives
  * memory at the end of its heap back to the kernel if that is more than twice the largest
  * chunk so far that had a mapping of its own. So such a chunk, which is never touched,
- * comes and goes once per session. Without it the page faults of the next call take as
- * long as a third of all that is done with its events.
+ * comes and goes once per session. Without it each call pays for its memory again, with
+ * page faults.
  */
 static void
 keep_memory(void)

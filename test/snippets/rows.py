@@ -26,6 +26,7 @@ def field(value):
 
 def numeric(amount):
     """Two decimals: four digits of base 10,000 before the point, and one behind it."""
+    assert amount == round(amount, 2) and abs(amount) < 10 ** 16
     cents = int(abs(amount) * 100)
     digits = [cents // 100 // 10_000 ** i % 10_000 for i in (3, 2, 1, 0)] + [cents % 100 * 100]
     return struct.pack("!hhHh5h", 5, 3, 0x4000 if amount < 0 else 0, 2, *digits)
