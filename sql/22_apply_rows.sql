@@ -107,8 +107,10 @@ SELECT * FROM revenue_sink.check('s');
 
 -- What COPY writes: a value that has been a file, and one with an extension of the
 -- header and a flag that may be ignored.
-SELECT format('COPY (SELECT order_id, event_id, event_time, amount, group_key FROM event WHERE call = 50000) TO %L (FORMAT binary)',
-	current_setting('data_directory') || '/regress_rows') \gexec
+DO $$ BEGIN
+	EXECUTE format('COPY (SELECT order_id, event_id, event_time, amount, group_key FROM event WHERE call = 50000) TO %L (FORMAT binary)',
+		current_setting('data_directory') || '/regress_rows');
+END $$;
 SELECT * FROM revenue_sink.apply_rows('s', pg_read_binary_file('regress_rows'));
 COPY (SELECT) TO PROGRAM 'rm regress_rows';
 SELECT * FROM revenue_sink.apply_rows('s', '\x5047434f50590aff0d0a00'::bytea || '\x00000001' || int4send(3) || '\xabcdef' ||
