@@ -4,9 +4,8 @@
  *	  apply_rows(): events as one value in the format of COPY BINARY.
  *
  * The server makes a Datum of each element of an array that it receives, and then
- * copies all of them into the array: that costs about as much as everything that
- * apply() does with an event. Here nothing is made of an event but its fields'
- * addresses. The text of an event stays where it was received; only a text that must
+ * copies all of them into the array, which takes much of a call's time. Here nothing is
+ * made of an event but its fields' addresses, and a numeric of its amount. The text of an event stays where it was received; only a text that must
  * be converted to the database's encoding is copied. The format is that of COPY (see
  * the page on COPY in PostgreSQL's documentation), so that any program that writes
  * such files can send events; but the trailer is required, because a value without it

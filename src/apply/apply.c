@@ -36,7 +36,7 @@
 /* Bytes of a bad event's id or group_key that a message shows at most. */
 #define SHOWN_BYTES 40
 
-/* A portion of so many events takes much memory for a moment; and more than all of it. */
+/* A portion of so many events is a large one, and no call takes so many bytes for a portion. */
 #define LARGE_PORTION 1000
 #define KEPT_BYTES	(16 * 1024 * 1024)
 
@@ -367,10 +367,10 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 }
 
 /*
- * See to it that malloc keeps the memory of a large call for the next one. glibc's gives
- * memory at the end of its heap back to the kernel if that is more than twice the largest
- * chunk so far that had a mapping of its own. So such a chunk, which is never touched,
- * comes and goes once per session. Without it each call pays for its memory again, with
+ * See to it that malloc keeps the memory of a large call for the next one. The malloc of
+ * glibc gives free memory at the end of its heap back to the kernel if that is more than
+ * twice the largest chunk that has had a mapping of its own and was freed. So such a
+ * chunk, which is never touched, comes and goes once per session. Without it each call pays for its memory again, with
  * page faults.
  */
 static void
@@ -379,7 +379,7 @@ keep_memory(void)
 	static bool kept = false;
 
 	if (!kept)
-		pfree(palloc_extended(KEPT_BYTES, MCXT_ALLOC_HUGE));
+		pfree(palloc(KEPT_BYTES));
 	kept = true;
 }
 
