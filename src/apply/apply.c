@@ -24,6 +24,7 @@
 #include "apply/event.h"
 #include "apply/fingerprint.h"
 #include "core/compat.h"
+#include "core/memory.h"
 #include "revenue/amount.h"
 #include "revenue/revenue.h"
 #include "seen/own.h"
@@ -333,9 +334,7 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 		  RsinkEvent **dead_letters, const char **reasons, int *ndead_letters)
 {
 	int			nkeys = 0;
-	RsinkTagTables tables;
 
-	rsink_slices_tables(&apply->sink->shared->slices, &tables);
 	for (int i = 0; i < n; i++)
 	{
 		RsinkEvent *hashed = &events[i];
@@ -360,27 +359,9 @@ make_keys(RsinkApply *apply, RsinkEvent *events, int n, RsinkKey *keys,
 			continue;
 		}
 		rsink_fingerprint(apply->sink->key, hashed, &keys[nkeys].fp);
-		rsink_slices_prefetch(&tables, &keys[nkeys].fp);
 		keys[nkeys++].position = i;
 	}
 	return nkeys;
-}
-
-/*
- * See to it that malloc keeps the memory of a large call for the next one. The malloc of
- * glibc gives free memory at the end of its heap back to the kernel if that is more than
- * twice the largest chunk that has had a mapping of its own and was freed. So such a
- * chunk, which is never touched, comes and goes once per session. Without it each call pays for its memory again, with
- * page faults.
- */
-static void
-keep_memory(void)
-{
-	static bool kept = false;
-
-	if (!kept)
-		pfree(palloc(KEPT_BYTES));
-	kept = true;
 }
 
 /*
@@ -401,8 +382,9 @@ rsink_apply_events(RsinkApply *apply, RsinkEvent *events, int n)
 	int			nkeys = make_keys(apply, events, n, keys, dead_letters, reasons, &ndead_letters);
 
 	if (n >= LARGE_PORTION)
-		keep_memory();
-	rsink_seen_claim(&apply->seen, events, rsink_sort_keys(keys, scratch, nkeys), nkeys);
+		rsink_keep_memory(KEPT_BYTES);
+	rsink_sort_keys(keys, scratch, nkeys);
+	rsink_seen_claim(&apply->seen, events, keys, nkeys);
 	for (int i = 0; i < n && !apply->importing; i++)
 	{
 		RsinkEvent *event = &events[i];

@@ -67,7 +67,17 @@ typedef struct RsinkKey
 #define RSINK_ID_MAX 1024
 #define RSINK_ID_MAX_TEXT CppAsString2(RSINK_ID_MAX)
 
+/* Ask the CPU for what checking an event reads. */
+static inline void
+rsink_event_prefetch(const RsinkEvent *event)
+{
+#if defined(__GNUC__)
+	__builtin_prefetch(&event->event_time);
+#endif
+}
+
 extern void rsink_event_values(const RsinkEvent *event, Datum *values, bool *nulls);
-extern RsinkKey *rsink_sort_keys(RsinkKey *keys, RsinkKey *scratch, int n);
+extern void rsink_sort_keys(RsinkKey *keys, RsinkKey *scratch, int n);
+extern void rsink_sort_many_keys(RsinkKey *keys, int n);
 
 #endif							/* RSINK_EVENT_H */

@@ -19,7 +19,14 @@ typedef struct RsinkFingerprint
 	uint64		hi;
 	uint64		lo;
 	uint32		payload;
-} RsinkFingerprint;
+}
+
+/* without padding, a key with a position (event.h) takes 24 bytes instead of 32 */
+#if defined(pg_attribute_packed) && defined(pg_attribute_aligned)
+			pg_attribute_packed()
+			pg_attribute_aligned(4)
+#endif
+RsinkFingerprint;
 
 /* The size of a fingerprint in a page row: hi, lo and payload without padding. */
 #define RSINK_FINGERPRINT_BYTES (2 * sizeof(uint64) + sizeof(uint32))

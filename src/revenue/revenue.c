@@ -65,6 +65,8 @@ struct RsinkRevenue
 	RsinkTable	deltas;
 	MemoryContext context;
 	groups_hash *groups;
+	RevenueGroup *last;			/* that of the last event, or NULL; valid until another one
+								 * is inserted */
 };
 
 /*
@@ -76,8 +78,10 @@ rsink_bucket_start(TimestampTz time, int64 bucket)
 {
 	/* buckets count from 1970-01-01 UTC, timestamps from 2000-01-01 UTC */
 	const int64 shift = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	int64		rest = (time % bucket + shift % bucket) % bucket;
+	int64		rest = time % bucket + shift % bucket;
 
+	if (rest >= bucket)
+		rest -= bucket;
 	return time - (rest < 0 ? rest + bucket : rest);
 }
 
@@ -86,6 +90,7 @@ static void
 groups_start(RsinkRevenue *revenue)
 {
 	revenue->groups = groups_create(revenue->context, 128, NULL);
+	revenue->last = NULL;
 }
 
 /*
@@ -157,30 +162,48 @@ flush_groups(RsinkRevenue *revenue)
 	MemoryContextReset(revenue->context);
 }
 
-/* Add an event's amount to the sum of its bucket and group. */
-void
-rsink_revenue_add(RsinkRevenue *revenue, const RsinkEvent *event)
+/*
+ * The group of an event, which is added if it isn't there. Events often come in the order
+ * of their times, so that the next one has the bucket of the last one. The current memory
+ * context is that of the groups.
+ */
+static RevenueGroup *
+group_of(RsinkRevenue *revenue, const RsinkEvent *event)
 {
+	const RevenueGroup *last = revenue->last;
+	uint64		bucket = (uint64) revenue->sink->bucket;
+	bool		same_bucket = last != NULL &&
+		(uint64) event->event_time - (uint64) last->key.bucket_start < bucket;
 	GroupKey	key;
-	RevenueGroup *group;
 	bool		found;
-	MemoryContext old;
 
-	key.bucket_start = rsink_bucket_start(event->event_time, revenue->sink->bucket);
+	key.bucket_start = same_bucket ? last->key.bucket_start :
+		rsink_bucket_start(event->event_time, revenue->sink->bucket);
 	key.group_key = event->group_len > 0 ? event->group_key : "";
 	key.group_len = event->group_len;
-	group = groups_insert(revenue->groups, key, &found);
-	old = MemoryContextSwitchTo(revenue->context);
+	if (same_bucket && rsink_group_equal(key, last->key))
+		return revenue->last;
+	revenue->last = groups_insert(revenue->groups, key, &found);
 	if (!found)
 	{
 		/* the group outlives the event's own string */
 		char	   *copy = palloc(key.group_len + 1);
 
 		memcpy(copy, key.group_key, key.group_len);
-		group->key.group_key = copy;
-		group->events = 0;
-		memset(&group->sum, 0, sizeof(RsinkSum));
+		revenue->last->key.group_key = copy;
+		revenue->last->events = 0;
+		memset(&revenue->last->sum, 0, sizeof(RsinkSum));
 	}
+	return revenue->last;
+}
+
+/* Add an event's amount to the sum of its bucket and group. */
+void
+rsink_revenue_add(RsinkRevenue *revenue, const RsinkEvent *event)
+{
+	MemoryContext old = MemoryContextSwitchTo(revenue->context);
+	RevenueGroup *group = group_of(revenue, event);
+
 	group->events++;
 	rsink_sum_add(&group->sum, event->amount);
 	MemoryContextSwitchTo(old);

@@ -56,12 +56,16 @@
 /* The CPU is asked for the places of entries this far ahead. */
 #define FORGET_AHEAD	8
 
-/* An entry that is to leave the index. */
-typedef struct Entry
+/* How many times rsink_forget_entries() may be called before its list must grow. */
+#define FORGET_LEAST	64
+
+/* Entries that are to leave the index: that of keys[i] leads to tids[keys[i].position]. */
+typedef struct Entries
 {
-	RsinkFingerprint fp;
-	ItemPointerData tid;
-} Entry;
+	const RsinkKey *keys;
+	const ItemPointerData *tids;
+	int			n;
+} Entries;
 
 int			rsink_writer_idle = 300;	/* seconds without a commit */
 
@@ -71,9 +75,9 @@ int			rsink_writer_idle = 300;	/* seconds without a commit */
  */
 static RsinkShared *forget_shared;
 static Oid	forget_seen;
-static Entry *forget;			/* in TopTransactionContext */
-static Size nforget;
-static Size maxforget;
+static Entries *forget;			/* in TopTransactionContext */
+static int	nforget;
+static int	maxforget;
 
 /*
  * A time in shared memory, the horizon or retained_from, that a part of the
@@ -92,12 +96,13 @@ typedef struct Raised
 static Raised *raised;			/* in TopTransactionContext, the latest first */
 
 /*
- * Have an entry leave the index once the current transaction has committed. That
- * works for one sink per transaction; entries of other sinks stay, which does no
- * harm.
+ * Have entries leave the index once the current transaction has committed: that of
+ * keys[i] leads to the row tids[keys[i].position]. Both arrays must stay as they are until
+ * the end of the transaction, and so belong into TopTransactionContext. This works for one
+ * sink per transaction; entries of other sinks stay, which does no harm.
  */
 void
-rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp, const ItemPointerData *tid)
+rsink_forget_entries(RsinkSink *sink, const RsinkKey *keys, int n, const ItemPointerData *tids)
 {
 	if (nforget > 0 && forget_seen != sink->seen)
 		return;					/* an entry that stays does no harm */
@@ -105,34 +110,32 @@ rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp, const ItemPointe
 	forget_seen = sink->seen;
 	if (nforget == maxforget)
 	{
-		Size		size = Max(maxforget * 2, FORGET_HOLD);
-
+		maxforget = Max(maxforget * 2, FORGET_LEAST);
 		if (forget == NULL)
-			forget = MemoryContextAllocHuge(TopTransactionContext, size * sizeof(Entry));
+			forget = MemoryContextAlloc(TopTransactionContext, maxforget * sizeof(Entries));
 		else
-			forget = repalloc_huge(forget, size * sizeof(Entry));
-		maxforget = size;
+			forget = repalloc(forget, maxforget * sizeof(Entries));
 	}
-	forget[nforget].fp = *fp;
-	forget[nforget++].tid = *tid;
+	forget[nforget].keys = keys;
+	forget[nforget].tids = tids;
+	forget[nforget++].n = n;
 }
 
-/*
- * Remove the entries from the index, as the transaction has committed. Takes the
- * sink lock.
- */
+/* Remove entries from the index. Takes the sink lock. */
 static void
-forget_entries(void)
+remove_entries(const Entries *entries)
 {
-	for (Size from = 0; from < nforget; from += FORGET_HOLD)
+	for (int from = 0; from < entries->n; from += FORGET_HOLD)
 	{
 		LWLockAcquire(&forget_shared->lock, LW_EXCLUSIVE);
 		if (forget_shared->seen == forget_seen)
-			for (Size i = from; i < Min(from + FORGET_HOLD, nforget); i++)
+			for (int i = from; i < Min(from + FORGET_HOLD, entries->n); i++)
 			{
-				if (i + FORGET_AHEAD < nforget)
-					rsink_index_prefetch(&forget_shared->index, &forget[i + FORGET_AHEAD].fp);
-				rsink_index_remove(&forget_shared->index, &forget[i].fp, &forget[i].tid);
+				const RsinkKey *key = &entries->keys[i];
+
+				if (i + FORGET_AHEAD < entries->n)
+					rsink_index_prefetch(&forget_shared->index, &entries->keys[i + FORGET_AHEAD].fp);
+				rsink_index_remove(&forget_shared->index, &key->fp, &entries->tids[key->position]);
 			}
 		LWLockRelease(&forget_shared->lock);
 	}
@@ -177,7 +180,10 @@ static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT)
-		forget_entries();
+	{
+		for (int i = 0; i < nforget; i++)
+			remove_entries(&forget[i]);
+	}
 	else if (event == XACT_EVENT_ABORT)
 		lower_raised(InvalidSubTransactionId);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
@@ -355,29 +361,32 @@ delete_rows(RsinkSeen *seen, TimestampTz horizon, int64 *events)
 	Relation	pages = seen->pages.rel;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		removed = 0;
-	ScanKeyData keys[2];
+	ScanKeyData scan_keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	/* the arrival row, whose time is before all times, stays */
-	ScanKeyInit(&keys[0], Anum_seen_newest, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+	ScanKeyInit(&scan_keys[0], Anum_seen_newest, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
 				TimestampTzGetDatum(DT_NOBEGIN));
-	ScanKeyInit(&keys[1], Anum_seen_newest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+	ScanKeyInit(&scan_keys[1], Anum_seen_newest, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(horizon));
 	scan = systable_beginscan(pages, rsink_table_index(pages, Anum_seen_newest), true,
-							  snapshot, 2, keys);
+							  snapshot, 2, scan_keys);
 	while (removed < EXPIRE_ROWS && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		RsinkPage	page;
+		RsinkKey   *keys;
+		ItemPointer tid = MemoryContextAlloc(TopTransactionContext, sizeof(ItemPointerData));
 
 		rsink_page_deform(RelationGetDescr(pages), tuple, &page);
+		keys = MemoryContextAlloc(TopTransactionContext, page.n * sizeof(RsinkKey));
 		for (int i = 0; i < page.n; i++)
 		{
-			RsinkFingerprint fp;
-
-			rsink_page_key(&page, i, &fp);
-			rsink_forget_entry(seen->sink, &fp, &tuple->t_self);
+			rsink_page_key(&page, i, &keys[i].fp);
+			keys[i].position = 0;
 		}
+		*tid = tuple->t_self;
+		rsink_forget_entries(seen->sink, keys, page.n, tid);
 		rsink_seen_deleting = true;
 		CatalogTupleDelete(pages, &tuple->t_self);
 		*events += page.n;

@@ -8,7 +8,7 @@
 #ifndef RSINK_EXPIRE_H
 #define RSINK_EXPIRE_H
 
-#include "apply/fingerprint.h"
+#include "apply/event.h"
 #include "sink/sink.h"
 
 extern int	rsink_writer_idle;
@@ -16,8 +16,7 @@ extern int	rsink_writer_idle;
 extern TimestampTz rsink_raise(const RsinkSink *sink, TimestampTz *field, TimestampTz candidate,
 							   bool includes);
 extern int64 rsink_expire(RsinkSink *sink);
-extern void rsink_forget_entry(RsinkSink *sink, const RsinkFingerprint *fp,
-							   const ItemPointerData *tid);
+extern void rsink_forget_entries(RsinkSink *sink, const RsinkKey *keys, int n, const ItemPointerData *tids);
 extern void rsink_init_expire(void);
 
 #endif							/* RSINK_EXPIRE_H */

@@ -55,7 +55,7 @@ typedef struct SmallRow
 	TimestampTz oldest;
 	TimestampTz newest;
 	int			n;
-	RsinkFingerprint *fps;
+	RsinkKey   *keys;			/* all with position 0 */
 } SmallRow;
 
 /* Are the row's events imported? Such rows are not packed with others. */
@@ -103,9 +103,9 @@ collect(RsinkSeen *seen, int *nrows)
 		row->oldest = page.oldest;
 		row->newest = page.newest;
 		row->n = page.n;
-		row->fps = palloc(page.n * sizeof(RsinkFingerprint));
+		row->keys = palloc0(page.n * sizeof(RsinkKey));
 		for (int i = 0; i < page.n; i++)
-			rsink_page_key(&page, i, &row->fps[i]);
+			rsink_page_key(&page, i, &row->keys[i].fp);
 		(*nrows)++;
 	}
 	systable_endscan(scan);
@@ -131,18 +131,18 @@ pack_rows(RsinkSeen *seen, const SmallRow *rows, int nrows, RsinkKey *keys, Rsin
 		newest = Max(newest, rows[r].newest);
 		for (int i = 0; i < rows[r].n; i++)
 		{
-			keys[n].fp = rows[r].fps[i];
+			keys[n].fp = rows[r].keys[i].fp;
 			keys[n].position = n;
 			n++;
 		}
 	}
+	rsink_sort_keys(keys, scratch, n);
 	rsink_seen_lock(seen);
-	rsink_seen_insert_row(seen, rsink_sort_keys(keys, scratch, n), n, oldest, newest);
+	rsink_seen_insert_row(seen, keys, n, oldest, newest);
 	rsink_seen_unlock(seen);
 	for (int r = 0; r < nrows; r++)
 	{
-		for (int i = 0; i < rows[r].n; i++)
-			rsink_forget_entry(seen->sink, &rows[r].fps[i], &rows[r].tid);
+		rsink_forget_entries(seen->sink, rows[r].keys, rows[r].n, &rows[r].tid);
 		rsink_seen_deleting = true;
 		CatalogTupleDelete(seen->pages.rel, (ItemPointer) &rows[r].tid);
 	}
@@ -170,7 +170,8 @@ rsink_pack(RsinkSink *sink)
 	if (sink->mode == RSINK_TOTALS || small_rows < PACK_MIN_ROWS ||
 		small_rows < sink->shared->known_blocks / PACK_FRACTION)
 		return 0;
-	context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink pack", ALLOCSET_DEFAULT_SIZES);
+	/* the rows' entries leave the index when the transaction has committed */
+	context = AllocSetContextCreate(TopTransactionContext, "revenue_sink pack", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
 	keys = palloc(RSINK_PAGE_MAX * sizeof(RsinkKey));
 	scratch = palloc(RSINK_PAGE_MAX * sizeof(RsinkKey));
@@ -193,6 +194,5 @@ rsink_pack(RsinkSink *sink)
 		pg_atomic_fetch_sub_u32(&sink->shared->small_rows, small_rows);
 	rsink_seen_end(&seen);
 	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
 	return removed;
 }

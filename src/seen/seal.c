@@ -41,6 +41,7 @@
 #include "apply/fingerprint.h"
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/memory.h"
 #include "core/spi_util.h"
 #include "seen/expire.h"
 #include "seen/filter.h"
@@ -104,6 +105,8 @@ harvest(RsinkSeen *seen, int64 most, Harvest *h)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	/* the next slice needs as much */
+	rsink_keep_memory(rsink_seal_most() * sizeof(RsinkKey));
 	memset(h, 0, sizeof(Harvest));
 	h->newest = h->own_newest = DT_NOBEGIN;
 	h->keys = palloc_extended(most * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
@@ -138,12 +141,11 @@ harvest(RsinkSeen *seen, int64 most, Harvest *h)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Delete the page rows of the sorted keys, whose entries leave the index after the commit. */
+/* Delete the page rows, whose entries leave the index after the commit. */
 static void
-delete_rows(RsinkSeen *seen, const Harvest *h, const RsinkKey *keys)
+delete_rows(RsinkSeen *seen, const Harvest *h)
 {
-	for (int i = 0; i < h->nkeys; i++)
-		rsink_forget_entry(seen->sink, &keys[i].fp, &h->tids[keys[i].position]);
+	rsink_forget_entries(seen->sink, h->keys, h->nkeys, h->tids);
 	rsink_seen_deleting = true;
 	for (int i = 0; i < h->nrows; i++)
 	{
@@ -221,26 +223,25 @@ rsink_seal(RsinkSink *sink)
 
 	if (most == 0)
 		return 0;
-	context = AllocSetContextCreate(CurrentMemoryContext, "revenue_sink seal", ALLOCSET_DEFAULT_SIZES);
+	/* the rows' entries leave the index when the transaction has committed */
+	context = AllocSetContextCreate(TopTransactionContext, "revenue_sink seal", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
 	rsink_seen_begin(&seen, sink, false);
 	harvest(&seen, most, &h);
 	if (h.nkeys >= most * SEAL_LEAST)
 	{
-		RsinkKey   *scratch = palloc_extended(h.nkeys * sizeof(RsinkKey), MCXT_ALLOC_HUGE);
-		const RsinkKey *keys = rsink_sort_keys(h.keys, scratch, h.nkeys);
 		RsinkSliceWriter writer;
 
+		rsink_sort_many_keys(h.keys, h.nkeys);
 		rsink_slice_begin(&writer, sink, h.nkeys);
-		rsink_slice_add(&writer, keys, h.nkeys);
+		rsink_slice_add(&writer, h.keys, h.nkeys);
 		rsink_slice_end(&writer, h.newest, h.own_newest);
-		delete_rows(&seen, &h, keys);
-		rsink_slice_publish(&writer, keys);
+		delete_rows(&seen, &h);
+		rsink_slice_publish(&writer, h.keys);
 		sealed = h.nkeys;
 	}
 	rsink_seen_end(&seen);
 	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
 	return sealed;
 }
 

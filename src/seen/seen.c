@@ -286,7 +286,10 @@ claim_hold(RsinkSeen *seen, RsinkLookup *lookup, RsinkEvent *events, const Rsink
 			break;
 		}
 		if (i + PREFETCH_AHEAD < n)
+		{
 			rsink_index_prefetch(&seen->shared->index, &keys[i + PREFETCH_AHEAD].fp);
+			rsink_event_prefetch(&events[keys[i + PREFETCH_AHEAD].position]);
+		}
 		resolved = unlikely(said != NULL) ? said[i] : RSINK_NSTATUS;
 		event->status = RSINK_NSTATUS;
 		if (is_late(seen, event))

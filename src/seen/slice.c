@@ -33,8 +33,11 @@
 #include "seen/slice.h"
 #include "seen/tags.h"
 
-/* The CPU is asked for lines of a filter this many keys ahead. */
-#define PREFETCH_AHEAD	12
+/*
+ * The CPU is asked for the lines of tables of tags this many keys ahead. That is so far
+ * because the look-ups are short, and each may miss the TLB as well.
+ */
+#define PREFETCH_AHEAD	40
 
 /*
  * The first group of a sink is for so many slices, and no group is for fewer than these, as
@@ -391,33 +394,6 @@ list_cold(RsinkSliceAnswer *answer, const RsinkSlices *slices)
 		if (slice->group < 0)
 			answer->cold[answer->ncold++] = (RsinkColdSlice) {.number = slice->number,.nlines = slice->nlines};
 	}
-}
-
-/* Find out where the groups' tables are. Takes the slices lock in share mode. */
-void
-rsink_slices_tables(RsinkSlices *slices, RsinkTagTables *tables)
-{
-	tables->n = 0;
-	if (slices->n == 0)
-		return;
-	LWLockAcquire(&slices->lock, LW_SHARED);
-	for (int g = 0; g < RSINK_MAX_GROUPS; g++)
-		if (slices->group[g].nslices > 0)
-			tables->table[tables->n++] = slices->group[g].extent;
-	LWLockRelease(&slices->lock);
-}
-
-/*
- * Ask the CPU for what a look-up in these tables will read. On small pages of memory each
- * look-up misses the TLB, which takes long; so whoever has other work to do meanwhile asks
- * early. The tables may have been freed: then their memory is somebody else's, and this
- * asks in vain.
- */
-void
-rsink_slices_prefetch(const RsinkTagTables *tables, const RsinkFingerprint *fp)
-{
-	for (int i = 0; i < tables->n; i++)
-		rsink_tags_prefetch(&tables->table[i], fp);
 }
 
 /*

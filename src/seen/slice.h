@@ -63,13 +63,6 @@ typedef struct RsinkSlices
 	RsinkGroup	group[RSINK_MAX_GROUPS];
 } RsinkSlices;
 
-/* Where the groups' tables were when that was asked. */
-typedef struct RsinkTagTables
-{
-	int			n;
-	RsinkExtent table[RSINK_MAX_GROUPS];
-} RsinkTagTables;
-
 /* A key that a slice may have. */
 typedef struct RsinkCandidate
 {
@@ -113,8 +106,6 @@ extern int	rsink_slices_pieces(RsinkSlices *slices, const RsinkColdSlice *cold, 
 extern void rsink_slices_note(RsinkSlices *slices, int32 number, const RsinkPieceAsk *asks, int nasks);
 extern void rsink_slices_add(RsinkSliceAnswer *answer, const RsinkCandidate *candidate);
 extern void rsink_slices_lead(RsinkSlices *slices, RsinkSliceAnswer *answer, int from);
-extern void rsink_slices_tables(RsinkSlices *slices, RsinkTagTables *tables);
-extern void rsink_slices_prefetch(const RsinkTagTables *tables, const RsinkFingerprint *fp);
 extern void rsink_slices_bytes(RsinkSlices *slices, Size *filters, Size *fences);
 
 #endif							/* RSINK_SLICE_H */
