@@ -57,6 +57,12 @@ PG_FUNCTION_INFO_V1(revenue_sink_winner_of);
  */
 #define MISSES_BEFORE_GAPS 16
 
+/*
+ * Where every bucket has deltas there are no gaps. So after each look for a gap that
+ * finds none, twice as many totals pass until the next such look, up to this number.
+ */
+#define MOST_WITHOUT_LOOK 63
+
 /* How many first deltas a query remembers at a time. */
 #define MAX_FIRSTS		65536
 
@@ -94,6 +100,8 @@ typedef struct DeltaMemory
 	bool		arrived;		/* is the arrival row there? If not, no delta is */
 	TimestampTz retained_from;	/* buckets before it are removed */
 	int			misses;			/* look-ups that have found no delta */
+	int			wait;			/* totals that pass until the next look for a gap */
+	int			next_wait;		/* ... and after that one, if it finds none */
 	TimestampTz last;			/* the bucket that was looked up last */
 	TimestampTz after;			/* the gap: no delta has a bucket between after */
 	TimestampTz before;			/* and before, both excluded */
@@ -309,8 +317,16 @@ total_stands(DeltaMemory *m, TimestampTz bucket_start, Datum group)
 	if (bucket_start > m->after && bucket_start < m->before)
 		return true;
 	m->last = bucket_start;
-	if (m->misses >= MISSES_BEFORE_GAPS && find_gap(m, bucket_start, upwards))
-		return true;
+	if (m->misses >= MISSES_BEFORE_GAPS && m->wait-- <= 0)
+	{
+		if (find_gap(m, bucket_start, upwards))
+		{
+			m->wait = m->next_wait = 0;
+			return true;
+		}
+		m->wait = m->next_wait;
+		m->next_wait = Min(2 * m->next_wait + 1, MOST_WITHOUT_LOOK);
+	}
 	if (first_of(m, bucket_start, group, &tid))
 		return false;
 	m->misses++;
